@@ -1,0 +1,3 @@
+//! Tidings: an HTTP load balancer that learns its servers by gossip.
+pub mod gossip;
+pub mod membership;

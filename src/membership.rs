@@ -1,0 +1,206 @@
+//! What nodes of a cluster say of themselves, and what is known about them.
+//!
+//! Plain types shared by gossip (which carries them), the pool (which turns
+//! them into servers) and the agent (which announces one). No I/O here.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// The name of a node, a server or a service.
+///
+/// The characters are those `HAProxy` takes for a server name
+/// (`[A-Za-z0-9_.:-]`), so that a name can stand in a cookie, a CSV cell, a
+/// metric label and a runtime command without quoting.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(Box<str>);
+
+/// Why a text is not a [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It has no character at all.
+    #[error("a name must not be empty")]
+    Empty,
+    /// It is longer than [`Name::MAX_LEN`] bytes.
+    #[error("a name has at most {} characters", Name::MAX_LEN)]
+    TooLong,
+    /// It has a character that a name may not have.
+    #[error("a name is made of letters, digits, '_', '.', ':' and '-', not {0:?}")]
+    Character(char),
+}
+
+impl Name {
+    /// The longest name, in bytes: a DNS label, and short enough that a
+    /// member's announcement stays within one gossip packet.
+    pub const MAX_LEN: usize = 63;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > Self::MAX_LEN {
+            return Err(NameError::TooLong);
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-');
+        match text.chars().find(|c| !allowed(*c)) {
+            Some(c) => Err(NameError::Character(c)),
+            None => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0.into()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// One life of a node: its gossip address, and the moment it started.
+///
+/// A node that restarts keeps its name but gets a new id, so a late word
+/// about its former life is never taken for one about the present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MemberId {
+    /// Where the node speaks gossip.
+    pub addr: SocketAddr,
+    /// Unix time of its start in milliseconds; a later life has a larger one.
+    pub epoch: u64,
+}
+
+/// What a node tells the cluster about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The node's name, unique in the cluster by convention.
+    pub name: Name,
+    /// What the node is there for.
+    pub role: Role,
+}
+
+/// What a node is there for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// A load balancer.
+    Balancer,
+    /// An agent that announces one server.
+    Server(Announcement),
+}
+
+/// A server as its agent announces it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The service it belongs to: the backend's name on the load balancer.
+    pub service: Name,
+    /// Where it takes requests.
+    pub addr: SocketAddr,
+    /// Its share of the requests beside the others', `HAProxy`'s 0 to 256.
+    pub weight: u16,
+    /// Whether it takes requests now.
+    pub phase: Phase,
+    /// Free tags, `key=value`.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Where an announced server is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// The app does not accept connections: not yet, or not any more.
+    Down,
+    /// The app takes requests.
+    Ready,
+    /// On its way out: keeps the users it has, takes no new ones.
+    Draining,
+    /// Gone: takes no request at all.
+    Leaving,
+}
+
+/// A node that is known, with what it last said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which life of the node.
+    pub id: MemberId,
+    /// What it says of itself.
+    pub meta: Meta,
+}
+
+/// A change in what is known about the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberEvent {
+    /// A member joined, or says something new of itself.
+    Up(Member),
+    /// A member does not answer; unless it refutes, it is declared down soon.
+    Suspect(MemberId),
+    /// A suspected member answered after all.
+    Refuted(MemberId),
+    /// A member failed: it stopped answering without a goodbye.
+    Down(MemberId),
+    /// A member said goodbye.
+    Left(MemberId),
+}
+
+/// How a member is doing, in SWIM's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    /// It answers.
+    Alive,
+    /// It does not answer and has not been declared down yet.
+    Suspect,
+    /// It failed.
+    Down,
+    /// It said goodbye.
+    Left,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_refuses_what_would_need_quoting() {
+        assert_eq!("".parse::<Name>(), Err(NameError::Empty));
+        assert_eq!("a b".parse::<Name>(), Err(NameError::Character(' ')));
+        assert_eq!("s1;x".parse::<Name>(), Err(NameError::Character(';')));
+        assert_eq!("é".parse::<Name>(), Err(NameError::Character('é')));
+        assert_eq!("x".repeat(64).parse::<Name>(), Err(NameError::TooLong));
+        assert_eq!(
+            "node-1.a_B:2".parse::<Name>().unwrap().as_str(),
+            "node-1.a_B:2"
+        );
+    }
+
+    #[test]
+    fn a_name_from_the_wire_is_checked_like_any_other() {
+        assert!(serde_json::from_str::<Name>("\"s1\"").is_ok());
+        assert!(serde_json::from_str::<Name>("\"s1\\n\"").is_err());
+    }
+}
