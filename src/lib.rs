@@ -1,3 +1,5 @@
 //! Tidings: an HTTP load balancer that learns its servers by gossip.
+pub mod counters;
 pub mod gossip;
 pub mod membership;
+pub mod pool;

@@ -3,7 +3,7 @@
 //! Plain types shared by gossip (which carries them), the pool (which turns
 //! them into servers) and the agent (which announces one). No I/O here.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 /// The characters are those `HAProxy` takes for a server name
 /// (`[A-Za-z0-9_.:-]`), so that a name can stand in a cookie, a CSV cell, a
 /// metric label and a runtime command without quoting.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+///
+/// Names sort the way people count: `s2` before `s10`.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(Box<str>);
 
@@ -39,6 +41,36 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_parts = parts(&self.0).cmp(parts(&other.0));
+        // `s1` and `s01` count the same and are two names all the same.
+        by_parts.then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Cuts a name into runs of digits and runs of anything else; of a run of
+/// digits, leading zeros do not count and a longer one is a larger number.
+fn parts(name: &str) -> impl Iterator<Item = (bool, usize, &str)> {
+    name.as_bytes()
+        .chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit())
+        .map(|run| {
+            let text = std::str::from_utf8(run).unwrap_or_default();
+            if run.first().is_some_and(u8::is_ascii_digit) {
+                let digits = text.trim_start_matches('0');
+                (false, digits.len(), digits)
+            } else {
+                (true, 0, text)
+            }
+        })
 }
 
 impl FromStr for Name {
@@ -196,6 +228,16 @@ mod tests {
             "node-1.a_B:2".parse::<Name>().unwrap().as_str(),
             "node-1.a_B:2"
         );
+    }
+
+    #[test]
+    fn names_sort_the_way_people_count() {
+        let mut names: Vec<Name> = ["s10", "s2", "s1", "web", "s01", "10", "9", "s2b"]
+            .map(|text| text.parse().unwrap())
+            .into();
+        names.sort();
+        let sorted: Vec<&str> = names.iter().map(Name::as_str).collect();
+        assert_eq!(sorted, ["9", "10", "s01", "s1", "s2", "s2b", "s10", "web"]);
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! The command line: flags, their environment variables and how their values
+//! are read. A wrong value is one line that says what would be right.
+
+pub mod agent;
+pub mod demo;
+pub mod serve;
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    gossip::{Key, Seed},
+    membership::Name,
+};
+
+/// An HTTP load balancer that learns its servers by gossip.
+#[derive(Debug, Parser)]
+#[command(name = "tidings", version, args_conflicts_with_subcommands = true)]
+#[command(propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to run; `serve` where nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `serve`, which may be left out as a word.
+    #[command(flatten)]
+    pub serve: serve::ServeArgs,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the load balancer
+    Serve(Box<serve::ServeArgs>),
+    /// Announce a server, and run it: tidings agent --port 3000 -- node app.js
+    Agent(Box<agent::AgentArgs>),
+    /// Run a load balancer and three toy servers on this machine
+    Demo(demo::DemoArgs),
+    /// Print a new gossip key
+    Keygen,
+    /// The toy server that `demo` runs.
+    #[command(hide = true)]
+    DemoApp(demo::DemoAppArgs),
+}
+
+/// How to take part in gossip: the same for a balancer and an agent.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Gossip")]
+pub struct GossipArgs {
+    /// Cluster to take part in; packets of any other are dropped
+    #[arg(long, value_name = "NAME", default_value = "tidings", env = "TIDINGS_CLUSTER")]
+    pub cluster: Name,
+    /// Gossip key, 32 bytes in base64; the first given encrypts, all decrypt
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "TIDINGS_GOSSIP_KEY",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub gossip_key: Vec<Key>,
+    /// File of gossip keys, one a line, read again when it changes
+    #[arg(long, value_name = "PATH", env = "TIDINGS_GOSSIP_KEY_FILE")]
+    #[arg(conflicts_with = "gossip_key")]
+    pub gossip_key_file: Option<std::path::PathBuf>,
+}
+
+/// Reads a duration such as `500ms`, `5s` or `1h`; it may not be zero.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("a duration must be longer than zero".into()),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err("expected a duration such as 500ms, 5s or 1h".into()),
+    }
+}
+
+/// Reads a node to join.
+pub fn seed(text: &str) -> Result<Seed, String> {
+    text.parse().map_err(|err| format!("{err}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_needs_a_unit_and_a_length() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("5").is_err());
+        assert!(duration("0s").is_err());
+        assert!(duration("soon").is_err());
+    }
+}

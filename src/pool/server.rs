@@ -1,0 +1,257 @@
+//! A server as readers see it: an immutable description beside live figures
+//! that every description of the same server shares.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::rise_fall::Health;
+use crate::{
+    counters::Counters,
+    membership::{MemberId, Name},
+};
+
+/// One server at one moment.
+#[derive(Debug)]
+pub struct Server {
+    /// Its number within the backend, CSV's `sid`. Stays with the name.
+    pub sid: u32,
+    /// Which life of the server; a restart or a new address begins another.
+    pub life: Life,
+    /// Its name, which is also its cookie's value.
+    pub name: Name,
+    /// Where it takes requests; `None` while its name does not resolve.
+    pub addr: Option<SocketAddr>,
+    /// Its share of the requests, 0 to 256.
+    pub weight: u16,
+    /// Whether it may take requests.
+    pub status: Status,
+    /// Since when it has had this status.
+    pub since: Instant,
+    /// Who told us about it.
+    pub origin: Origin,
+    /// What its agent says of it.
+    pub tags: BTreeMap<String, String>,
+    /// What is to be probed, if anything.
+    pub probe: Option<Probe>,
+    /// Its check's counter; `None` for a server that is not checked.
+    pub health: Option<Health>,
+    /// How the last probe ended.
+    pub last_check: Option<CheckReport>,
+    /// Checks that failed while it was up (`chkfail`).
+    pub failed_checks: u64,
+    /// Times it went down (`chkdown`).
+    pub downs: u64,
+    /// Time spent down before the current status began.
+    pub downtime: Duration,
+    /// Figures that outlive this description.
+    pub live: Arc<Live>,
+    /// Passes reports of faults in this life.
+    pub faults: Arc<FaultGate>,
+}
+
+impl Server {
+    /// Whether a request without a cookie may be given to it.
+    pub fn takes_new_users(&self) -> bool {
+        self.addr.is_some() && self.weight > 0 && self.status == Status::Up
+    }
+
+    /// Whether a request whose cookie names it may be given to it.
+    pub fn keeps_users(&self) -> bool {
+        self.addr.is_some() && matches!(self.status, Status::Up | Status::Suspect | Status::Drain)
+    }
+
+    /// Whether connections to it may be kept open for later requests.
+    ///
+    /// Not while it drains: an agent takes its last connection's end as the
+    /// end of its traffic.
+    pub fn keeps_connections(&self) -> bool {
+        matches!(self.status, Status::Up | Status::Suspect)
+    }
+
+    /// Time spent down so far.
+    pub fn downtime(&self, now: Instant) -> Duration {
+        match self.status {
+            Status::Down(_) => self.downtime + now.saturating_duration_since(self.since),
+            _ => self.downtime,
+        }
+    }
+}
+
+/// Tells the lives of servers apart: connections, verdicts and probes belong
+/// to one life and are worthless for the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Life(pub u64);
+
+/// Whether a server may take requests, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It takes requests.
+    Up,
+    /// Gossip suspects it: it takes requests only when no other server does.
+    Suspect,
+    /// It keeps the users it has and takes no new ones.
+    Drain,
+    /// It takes no request.
+    Down(Cause),
+}
+
+/// Why a server is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its agent says that the app does not accept connections.
+    Agent,
+    /// A connection to it was refused.
+    Refused,
+    /// Its checks failed.
+    Check,
+    /// Its agent does not answer gossip any more.
+    Silent,
+    /// Its host name does not resolve.
+    Unresolved,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "the app does not accept connections",
+            Self::Refused => "Layer4 connection problem, info: \"Connection refused\"",
+            Self::Check => "health check failed",
+            Self::Silent => "no answer to gossip",
+            Self::Unresolved => "its host name does not resolve",
+        })
+    }
+}
+
+/// Who told us about a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line (`--server`).
+    Static,
+    /// An agent, by gossip.
+    Gossip(MemberId),
+}
+
+/// How a server is to be probed from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// Regular checks.
+    Check {
+        /// What a check does.
+        check: Check,
+        /// Time from one check to the next.
+        interval: Duration,
+    },
+    /// Connects until the server accepts again: traffic met a closed door.
+    Recovery,
+}
+
+/// What a health check does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Connects and closes.
+    Tcp,
+    /// Sends a request and takes a status of 2xx or 3xx as good.
+    Http {
+        /// The method, such as `GET`.
+        method: http::Method,
+        /// The path, such as `/health`.
+        path: http::uri::PathAndQuery,
+    },
+}
+
+/// How a probe ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckReport {
+    /// The outcome in `HAProxy`'s codes.
+    pub code: CheckCode,
+    /// The response's status, where there was one.
+    pub http_status: Option<u16>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// `HAProxy`'s check status codes, as far as they can occur here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckCode {
+    /// The connection was made.
+    L4Ok,
+    /// No connection within the check's time.
+    L4Timeout,
+    /// The connection was refused or broken off.
+    L4Connection,
+    /// A good HTTP response.
+    L7Ok,
+    /// No response within the check's time.
+    L7Timeout,
+    /// A response that is not HTTP.
+    L7Response,
+    /// A response with a status other than 2xx and 3xx.
+    L7Status,
+}
+
+impl CheckCode {
+    /// Whether the server passed.
+    pub fn passed(self) -> bool {
+        matches!(self, Self::L4Ok | Self::L7Ok)
+    }
+
+    /// The code as CSV and Prometheus print it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::L4Ok => "L4OK",
+            Self::L4Timeout => "L4TOUT",
+            Self::L4Connection => "L4CON",
+            Self::L7Ok => "L7OK",
+            Self::L7Timeout => "L7TOUT",
+            Self::L7Response => "L7RSP",
+            Self::L7Status => "L7STS",
+        }
+    }
+
+    /// The code in words, as `HAProxy`'s page and log have it.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::L4Ok => "Layer4 check passed",
+            Self::L4Timeout => "Layer4 timeout",
+            Self::L4Connection => "Layer4 connection problem",
+            Self::L7Ok => "Layer7 check passed",
+            Self::L7Timeout => "Layer7 timeout",
+            Self::L7Response => "Layer7 invalid response",
+            Self::L7Status => "Layer7 wrong status",
+        }
+    }
+}
+
+/// What all descriptions of one server share, from life to life.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Its figures.
+    pub counters: Counters,
+}
+
+/// Lets one report of a fault through at a time: one is enough for a verdict,
+/// and it bounds the writer's queue under a storm of errors.
+#[derive(Debug, Default)]
+pub struct FaultGate(AtomicBool);
+
+impl FaultGate {
+    /// Whether the caller is the one to report.
+    pub fn claim(&self) -> bool {
+        !self.0.swap(true, Relaxed)
+    }
+
+    /// The report was judged, or could not be delivered: take the next one.
+    pub fn release(&self) {
+        self.0.store(false, Relaxed);
+    }
+}

@@ -1,0 +1,99 @@
+//! The single task that owns the pool's state: takes inputs, publishes
+//! snapshots, reports events.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::info;
+
+use super::{
+    Reader,
+    state::{Event, Input, State},
+};
+
+/// Inputs that come within this time share one snapshot: a hundred agents
+/// that start together cost a few rebuilds, not a hundred.
+const COALESCE: Duration = Duration::from_millis(2);
+
+/// How many inputs may wait. Gossip sends one per member and change, probes
+/// and traffic one per server; whoever finds the queue full waits or reports
+/// the same fault again later, so nothing is lost.
+const QUEUE: usize = 4096;
+
+/// The pool's writer before it runs.
+#[derive(Debug)]
+pub struct Writer {
+    state: State,
+    service: String,
+    inputs: mpsc::Receiver<Input>,
+    snapshot: Arc<ArcSwap<super::Snapshot>>,
+    generation: watch::Sender<u64>,
+}
+
+impl Writer {
+    /// A writer for `state`, the senders that feed it and the readers' end.
+    /// The first snapshot is there at once.
+    pub fn new(service: String, mut state: State) -> (Self, mpsc::Sender<Input>, Reader) {
+        let (sender, inputs) = mpsc::channel(QUEUE);
+        let (generation, seen) = watch::channel(0);
+        let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot()));
+        let reader = Reader {
+            snapshot: Arc::clone(&snapshot),
+            generation: seen,
+        };
+        let writer = Self {
+            state,
+            service,
+            inputs,
+            snapshot,
+            generation,
+        };
+        (writer, sender, reader)
+    }
+
+    /// Runs until every sender is gone.
+    pub async fn run(mut self) {
+        let mut batch = Vec::new();
+        loop {
+            let deadline = self.state.next_deadline();
+            tokio::select! {
+                received = self.inputs.recv_many(&mut batch, QUEUE) => {
+                    if received == 0 {
+                        return;
+                    }
+                    self.take(&mut batch);
+                    self.publish();
+                    sleep_until(Instant::now() + COALESCE).await;
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    let events = self.state.tick(Instant::now());
+                    self.report(&events);
+                    self.publish();
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, batch: &mut Vec<Input>) {
+        let now = Instant::now();
+        for input in batch.drain(..) {
+            let events = self.state.apply(input, now);
+            self.report(&events);
+        }
+    }
+
+    fn publish(&mut self) {
+        self.snapshot.store(Arc::new(self.state.snapshot()));
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    fn report(&self, events: &[Event]) {
+        for Event { server, what } in events {
+            info!("Server {}/{server} {what}", self.service);
+        }
+    }
+}
