@@ -68,6 +68,11 @@ pub(super) struct Roster {
 }
 
 impl Roster {
+    #[cfg(test)]
+    pub(super) fn forged(from: Id, members: Vec<(Id, u16)>) -> Self {
+        Self { from, members }
+    }
+
     /// The address of the node that speaks.
     pub(super) fn addr(&self) -> SocketAddr {
         self.from.addr()
@@ -247,6 +252,7 @@ impl Core {
         let own = self.foca.identity().addr();
         let (ours, theirs): (Vec<_>, Vec<_>) = std::iter::once((roster.from, 0))
             .chain(roster.members)
+            .take(MAX_MEMBERS)
             .filter(|(id, _)| id.reachable())
             .partition(|(id, _)| id.addr() == own);
         for (id, _) in ours {
@@ -256,7 +262,10 @@ impl Core {
         let updates: Vec<_> = theirs
             .into_iter()
             .filter(|(id, _)| {
-                let fits = room > 0 || self.known_at(id.addr()).is_some();
+                if self.known_at(id.addr()).is_some() {
+                    return true;
+                }
+                let fits = room > 0;
                 room = room.saturating_sub(1);
                 fits
             })

@@ -114,8 +114,6 @@ impl Driver {
                 }
                 Input::RoomForEvent
             }
-            // An error shows again, and is told, when the socket is read.
-            _ = self.socket.readable() => Input::Readable,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 Input::Deadline
             }
@@ -124,6 +122,9 @@ impl Driver {
             Some(exchanged) = self.exchanges.join_next() => {
                 Input::Exchanged(exchanged.unwrap_or_else(|error| Err(error.into())))
             }
+            // Last, since a flood of packets would keep all others waiting;
+            // each round reads the socket anyway. An error shows again there.
+            _ = self.socket.readable() => Input::Readable,
         }
     }
 
@@ -190,9 +191,7 @@ impl Driver {
     fn reachable_from_here(&self, to: SocketAddr) -> SocketAddr {
         let bound_to_v6 = self.socket.local_addr().is_ok_and(|addr| addr.is_ipv6());
         match to.ip() {
-            IpAddr::V4(ip) if bound_to_v6 => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
-            }
+            IpAddr::V4(ip) if bound_to_v6 => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
             _ => to,
         }
     }

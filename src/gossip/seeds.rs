@@ -104,7 +104,11 @@ impl fmt::Display for Seed {
 
 impl Seed {
     async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let found = timeout(RESOLVE_TIMEOUT, lookup_host((self.host.as_str(), self.port))).await??;
+        let found = timeout(
+            RESOLVE_TIMEOUT,
+            lookup_host((self.host.as_str(), self.port)),
+        )
+        .await??;
         let addresses: Vec<_> = found
             .map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()))
             .collect();
@@ -303,7 +307,10 @@ mod tests {
         let (sender, mut found) = mpsc::channel(1);
         let seeds = vec!["127.0.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
         let resolving = tokio::spawn(resolve_for_ever(seeds, has_company, sender));
-        assert_eq!(found.recv().await, Some(vec!["127.0.0.1:7946".parse().unwrap()]));
+        assert_eq!(
+            found.recv().await,
+            Some(vec!["127.0.0.1:7946".parse().unwrap()])
+        );
         let quiet = timeout(Duration::from_secs(100), found.recv()).await;
         assert!(quiet.is_err());
         drop(company);

@@ -184,7 +184,9 @@ impl Row {
             return;
         };
         match (before, self.state) {
-            (MemberState::Suspect, MemberState::Alive) => events.push_back(MemberEvent::Refuted(id)),
+            (MemberState::Suspect, MemberState::Alive) => {
+                events.push_back(MemberEvent::Refuted(id))
+            }
             (MemberState::Suspect, _) | (_, MemberState::Alive) => {}
             _ => events.push_back(MemberEvent::Suspect(id)),
         }
@@ -235,18 +237,13 @@ mod tests {
                 addr: "10.0.0.1:3000".parse().unwrap(),
                 weight: 1,
                 phase,
-                tags: std::collections::BTreeMap::new(),
+                tags: BTreeMap::new(),
             }),
         }
     }
 
     fn id(epoch: u64) -> Id {
-        Id::new(
-            "10.0.0.1:7946".parse().unwrap(),
-            epoch,
-            &meta(Phase::Ready),
-        )
-        .unwrap()
+        Id::new("10.0.0.1:7946".parse().unwrap(), epoch, &meta(Phase::Ready)).unwrap()
     }
 
     fn up(id: &Id) -> MemberEvent {
