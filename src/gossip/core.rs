@@ -146,7 +146,7 @@ struct Effects {
 }
 
 impl Core {
-    pub(super) fn new(birth: Birth) -> Result<Self, MetaError> {
+    pub(super) fn new(birth: &Birth) -> Result<Self, MetaError> {
         let id = Id::new(birth.addr, birth.unix_ms, &birth.meta)?;
         let mut rng = StdRng::seed_from_u64(birth.seed);
         let foca_rng = StdRng::seed_from_u64(rng.random());

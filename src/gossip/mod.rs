@@ -152,7 +152,7 @@ pub fn spawn(
     events: mpsc::Sender<MemberEvent>,
 ) -> Result<Handle, StartError> {
     let now = Instant::now();
-    let core = Core::new(Birth {
+    let core = Core::new(&Birth {
         addr: advertised(&settings, &sockets)?,
         meta: settings.meta.clone(),
         unix_ms: unix_ms(),
@@ -168,7 +168,7 @@ pub fn spawn(
         meta: settings.meta,
         leave: false,
     });
-    let (publisher, published) = watch::channel(Published {
+    let (publish, published) = watch::channel(Published {
         members: Arc::new(core.view()),
         local: core.local(),
     });
@@ -185,7 +185,7 @@ pub fn spawn(
         seeds,
         requests,
         events,
-        published: publisher,
+        published: publish,
         company: company_sender,
         outbox: Outbox::default(),
         exchanges: JoinSet::new(),
@@ -266,4 +266,198 @@ fn advertised(settings: &Settings, sockets: &Sockets) -> Result<SocketAddr, Star
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::membership::{Announcement, MemberState, Phase, Role};
+
+    struct Node {
+        handle: Handle,
+        events: mpsc::Receiver<MemberEvent>,
+    }
+
+    fn meta(name: &str, phase: Phase) -> Meta {
+        Meta {
+            name: name.parse().unwrap(),
+            role: Role::Server(Announcement {
+                service: "nodes".parse().unwrap(),
+                addr: "127.0.0.1:3000".parse().unwrap(),
+                weight: 1,
+                phase,
+                tags: BTreeMap::new(),
+            }),
+        }
+    }
+
+    fn start_on(sockets: Sockets, name: &str, seeds: &[&Node], keyring: Keyring) -> Node {
+        let addr = sockets.local_addr().unwrap();
+        let seeds = seeds
+            .iter()
+            .map(|seed| seed.handle.local().addr.to_string().parse().unwrap());
+        let settings = Settings {
+            advertise: addr,
+            cluster: "test".parse().unwrap(),
+            keyring,
+            seeds: seeds.collect(),
+            meta: meta(name, Phase::Ready),
+        };
+        // Room for one event only: a full queue must hold nothing up.
+        let (sender, events) = mpsc::channel(1);
+        let handle = spawn(sockets, settings, sender).unwrap();
+        Node { handle, events }
+    }
+
+    fn start(name: &str, seeds: &[&Node]) -> Node {
+        let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        start_on(sockets, name, seeds, Keyring::default())
+    }
+
+    impl Node {
+        /// The next event that is not one of doubt: a busy machine may stall
+        /// a node for long enough to be suspected.
+        async fn event(&mut self) -> MemberEvent {
+            loop {
+                let event = timeout(Duration::from_secs(5), self.events.recv()).await;
+                match event.expect("an event in time").expect("a running node") {
+                    MemberEvent::Suspect(_) | MemberEvent::Refuted(_) => {}
+                    event => return event,
+                }
+            }
+        }
+
+        async fn until(&mut self, done: impl Fn(&[MemberView]) -> bool) {
+            let wait = async {
+                while !done(&self.handle.members()) {
+                    assert!(self.handle.changed().await);
+                }
+            };
+            timeout(Duration::from_secs(5), wait)
+                .await
+                .expect("in time");
+        }
+    }
+
+    fn phase(event: &MemberEvent) -> Option<Phase> {
+        match event {
+            MemberEvent::Up(member) => match &member.meta.role {
+                Role::Server(announcement) => Some(announcement.phase),
+                Role::Balancer => None,
+            },
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn two_nodes_join_update_and_leave_over_real_sockets() {
+        let mut first = start("s1", &[]);
+        let mut second = start("s2", &[&first]);
+        assert_eq!(phase(&first.event().await), Some(Phase::Ready));
+        assert_eq!(phase(&second.event().await), Some(Phase::Ready));
+
+        second.handle.update(meta("s2", Phase::Draining)).unwrap();
+        assert_eq!(phase(&first.event().await), Some(Phase::Draining));
+
+        let id = second.handle.local();
+        let leaving = Instant::now();
+        second.handle.leave().await;
+        assert!(leaving.elapsed() < Duration::from_millis(200));
+        assert_eq!(first.event().await, MemberEvent::Left(id));
+        first
+            .until(|members| members.len() == 2 && members[1].state == MemberState::Left)
+            .await;
+        assert!(first.handle.members()[0].local);
+        assert!(first.handle.counters().received.load(Ordering::Relaxed) > 0);
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_learns_everyone_by_one_exchange_and_keys_seal_it() {
+        let keyring: Keyring = std::iter::once(Key::generate()).collect();
+        let sockets = || Sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let seed = start_on(sockets(), "s0", &[], keyring.clone());
+        let mut nodes: Vec<_> = (1..8)
+            .map(|n| start_on(sockets(), &format!("s{n}"), &[&seed], keyring.clone()))
+            .collect();
+        let mut last = start_on(sockets(), "last", &[&seed], keyring);
+        for node in nodes.iter_mut().chain([&mut last]) {
+            node.until(|members| members.len() == 9).await;
+        }
+        assert!(last.handle.counters().synced.load(Ordering::Relaxed) > 0);
+    }
+
+    #[tokio::test]
+    async fn a_node_ends_when_its_last_handle_is_dropped() {
+        let mut node = start("s1", &[]);
+        drop(node.handle);
+        let end = timeout(Duration::from_secs(5), node.events.recv()).await;
+        assert_eq!(end, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_refused_and_changes_nothing() {
+        let node = start("s1", &[]);
+        let mut large = meta("s1", Phase::Ready);
+        if let Role::Server(announcement) = &mut large.role {
+            announcement.tags = (0..9).map(|n| (format!("k{n}"), "v".repeat(60))).collect();
+        }
+        let refused = node.handle.update(large).unwrap_err();
+        assert!(matches!(refused, MetaError::TooLarge { .. }));
+        assert_eq!(
+            node.handle.members()[0].meta,
+            Some(meta("s1", Phase::Ready))
+        );
+    }
+
+    #[tokio::test]
+    async fn strange_packets_are_counted_by_what_is_wrong_with_them() {
+        let node = start("s1", &[]);
+        let counters = node.handle.counters();
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let other = |cluster: &str, keyring| Envelope::new(cluster.parse().unwrap(), keyring);
+        let keyed = other("test", std::iter::once(Key::generate()).collect());
+        let plain = other("test", Keyring::default());
+        let packets = [
+            (b"GET / HTTP/1.1".to_vec(), DropReason::Foreign),
+            (
+                other("another", Keyring::default()).seal(wire::Kind::Foca, b""),
+                DropReason::OtherCluster,
+            ),
+            (keyed.seal(wire::Kind::Foca, b""), DropReason::BadKey),
+            (plain.seal(wire::Kind::Foca, b"\xff"), DropReason::Malformed),
+            (vec![b'T'; MAX_PACKET + 100], DropReason::Oversized),
+        ];
+        for (packet, reason) in packets {
+            socket
+                .send_to(&packet, node.handle.local().addr)
+                .await
+                .unwrap();
+            let counted = async {
+                while counters.dropped(reason).load(Ordering::Relaxed) == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(5), counted)
+                .await
+                .expect("counted");
+        }
+    }
+
+    #[test]
+    fn an_address_that_nobody_can_send_to_is_not_advertised() {
+        let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let settings = Settings {
+            advertise: "0.0.0.0:7946".parse().unwrap(),
+            cluster: "test".parse().unwrap(),
+            keyring: Keyring::default(),
+            seeds: Vec::new(),
+            meta: meta("s1", Phase::Ready),
+        };
+        let refused = advertised(&settings, &sockets).unwrap_err();
+        assert!(matches!(refused, StartError::Advertise(_)));
+    }
 }

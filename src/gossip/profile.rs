@@ -15,7 +15,7 @@ pub(super) const PROBE_RTT: Duration = Duration::from_millis(80);
 const PROBE_PERIOD: Duration = Duration::from_millis(250);
 const GOSSIP_PERIOD: Duration = Duration::from_millis(50);
 const ANNOUNCE_PERIOD: Duration = Duration::from_secs(10);
-const FORGET_DOWN: Duration = Duration::from_secs(24 * 3600);
+const FORGET_DOWN: Duration = Duration::from_hours(24);
 
 /// The settings for a cluster of `size` nodes, this one included.
 pub(super) fn running(size: usize) -> Config {
@@ -28,9 +28,9 @@ pub(super) fn running(size: usize) -> Config {
         remove_down_after: Some(FORGET_DOWN),
         max_packet_size: count(MAX_BODY),
         notify_down_members: true,
-        periodic_announce: every(ANNOUNCE_PERIOD, 1),
-        periodic_announce_to_down_members: every(ANNOUNCE_PERIOD, 3),
-        periodic_gossip: every(GOSSIP_PERIOD, 3),
+        periodic_announce: Some(every(ANNOUNCE_PERIOD, 1)),
+        periodic_announce_to_down_members: Some(every(ANNOUNCE_PERIOD, 3)),
+        periodic_gossip: Some(every(GOSSIP_PERIOD, 3)),
     }
 }
 
@@ -55,11 +55,11 @@ fn suspicion(size: usize) -> Duration {
     Duration::from_secs(1).mul_f64((size as f64).log10().max(1.0))
 }
 
-fn every(frequency: Duration, members: usize) -> Option<PeriodicParams> {
-    Some(PeriodicParams {
+fn every(frequency: Duration, members: usize) -> PeriodicParams {
+    PeriodicParams {
         frequency,
         num_members: count(members),
-    })
+    }
 }
 
 fn count(n: usize) -> NonZeroUsize {

@@ -73,7 +73,7 @@ impl Sim {
         for node in 0..size {
             sim.start(node, &[0]);
         }
-        let all = sim.until(30 * SECOND, |sim| sim.all_know_all());
+        let all = sim.until(30 * SECOND, Sim::all_know_all);
         assert!(all.is_some(), "the cluster did not form");
         sim
     }
@@ -90,10 +90,10 @@ impl Sim {
             now: self.now,
             seed: self.rng.random(),
         };
-        self.start_from(node, seeds, birth, keyring);
+        self.start_from(node, seeds, &birth, keyring);
     }
 
-    fn start_from(&mut self, node: usize, seeds: &[usize], birth: Birth, keyring: Keyring) {
+    fn start_from(&mut self, node: usize, seeds: &[usize], birth: &Birth, keyring: Keyring) {
         let mut core = Core::new(birth).unwrap();
         core.set_seeds(seeds.iter().map(|seed| addr(*seed)).collect(), self.now);
         let envelope = Envelope::new("sim".parse().unwrap(), keyring);
@@ -443,7 +443,7 @@ fn a_node_whose_clock_went_back_outlives_its_former_self() {
             now: sim.now,
             seed,
         };
-        sim.start_from(2, &[0], birth, Keyring::default());
+        sim.start_from(2, &[0], &birth, Keyring::default());
         let took = sim.until(5 * SECOND, |sim| {
             sim.all_know_all() && sim.local(2).epoch > former.epoch
         });
@@ -456,7 +456,7 @@ fn an_epoch_far_ahead_is_not_followed() {
     let mut sim = Sim::cluster(1, 0.0, 2);
     let before = sim.local(1);
     let forged = Id::new(addr(1), EPOCH + 2 * 3_600_000, &meta(1, Phase::Ready)).unwrap();
-    let mut core = Core::new(Birth {
+    let mut core = Core::new(&Birth {
         addr: addr(7),
         meta: meta(7, Phase::Ready),
         unix_ms: EPOCH,
@@ -536,9 +536,9 @@ fn lost_packets_take_nobody_down_and_make_nobody_rejoin() {
         let mut sim = Sim::cluster(seed, 0.05, 3);
         let before: Vec<_> = (0..3).map(|node| sim.generation(node)).collect();
         sim.run(1200 * SECOND);
-        for node in 0..3 {
+        for (node, generation) in before.into_iter().enumerate() {
             assert!(!sim.saw_down(node));
-            assert_eq!(sim.generation(node), before[node], "a rejoin");
+            assert_eq!(sim.generation(node), generation, "a rejoin");
         }
     }
 }

@@ -16,7 +16,7 @@ use super::identity::{Id, says_goodbye};
 use crate::membership::{Member, MemberEvent, MemberId, MemberState, Meta};
 
 /// How long a member that is gone stays in the view.
-pub(super) const SHOW_GONE: Duration = Duration::from_secs(60);
+pub(super) const SHOW_GONE: Duration = Duration::from_mins(1);
 
 /// A member as the outside sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +185,7 @@ impl Row {
         };
         match (before, self.state) {
             (MemberState::Suspect, MemberState::Alive) => {
-                events.push_back(MemberEvent::Refuted(id))
+                events.push_back(MemberEvent::Refuted(id));
             }
             (MemberState::Suspect, _) | (_, MemberState::Alive) => {}
             _ => events.push_back(MemberEvent::Suspect(id)),

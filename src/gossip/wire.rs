@@ -293,7 +293,7 @@ impl Envelope {
         let (_, inside) = out.split_at_mut(start);
         let tag = ring
             .cipher
-            .encrypt_inout_detached(&nonce.into(), &self.bound(&header, prefix), inside.into())
+            .encrypt_inout_detached(&nonce.into(), &self.bound(header, prefix), inside.into())
             .expect("a packet is far below the cipher's limit");
         out.extend_from_slice(&tag);
         out
@@ -315,7 +315,7 @@ impl Envelope {
             (PLAIN, true) => parse(rest),
             (PLAIN, false) | (_, true) => Err(DropReason::BadKey),
             (id, false) => {
-                let bound = self.bound(header, prefix);
+                let bound = self.bound(*header, prefix);
                 let inside = unseal(&keyring, id, &bound, rest)?;
                 parse(&inside)
             }
@@ -337,8 +337,8 @@ impl Envelope {
     }
 
     /// What is authenticated beside the sealed part.
-    fn bound(&self, header: &[u8; HEADER], prefix: &[u8]) -> Vec<u8> {
-        [header, self.cluster.as_str().as_bytes(), prefix].concat()
+    fn bound(&self, header: [u8; HEADER], prefix: &[u8]) -> Vec<u8> {
+        [&header, self.cluster.as_str().as_bytes(), prefix].concat()
     }
 }
 
