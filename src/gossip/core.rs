@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::{
     identity::{Id, MetaError},
     profile,
-    seeds::pause_alone,
+    seeds::{Company, pause_alone},
     table::{MemberView, Table},
     timers::Timers,
     wire::{DropReason, Kind},
@@ -321,8 +321,14 @@ impl Core {
         self.foca.identity().member_id()
     }
 
-    pub(super) fn has_peers(&self) -> bool {
-        self.foca.num_members() > 0
+    pub(super) fn company(&self) -> Company {
+        if !self.has_peers() {
+            Company::Alone
+        } else if self.silent_seeds().next().is_some() {
+            Company::Incomplete
+        } else {
+            Company::Complete
+        }
     }
 
     /// Every member, this node first; `None` when nothing changed since the
@@ -557,15 +563,23 @@ impl Core {
     fn greet_seeds(&mut self) {
         let own = self.foca.identity();
         let hello = Bytes::from(postcard::to_allocvec(own).unwrap_or_default());
-        let silent = self
-            .seeds
+        let hellos: Vec<_> = self
+            .silent_seeds()
+            .map(|to| Outgoing {
+                to,
+                kind: Kind::Hello,
+                body: hello.clone(),
+            })
+            .collect();
+        self.effects.sends.extend(hellos);
+    }
+
+    fn silent_seeds(&self) -> impl Iterator<Item = SocketAddr> {
+        let own = self.foca.identity().addr();
+        self.seeds
             .iter()
-            .filter(|seed| **seed != own.addr() && !self.table.is_active(**seed));
-        self.effects.sends.extend(silent.map(|seed| Outgoing {
-            to: *seed,
-            kind: Kind::Hello,
-            body: hello.clone(),
-        }));
+            .copied()
+            .filter(move |seed| *seed != own && !self.table.is_active(*seed))
     }
 
     /// A member that comes back without seeds of its own is found by this.
@@ -643,6 +657,10 @@ impl Core {
             self.foca
                 .apply_many(updates, do_broadcast, &mut self.effects),
         );
+    }
+
+    fn has_peers(&self) -> bool {
+        self.foca.num_members() > 0
     }
 
     fn known(&self) -> usize {

@@ -25,6 +25,7 @@ use super::{
     Published, Wish,
     core::{Core, Roster},
     outbox::Outbox,
+    seeds::Company,
     sync::{self, Request},
     wire::{Counters, DropReason, Envelope, MAX_PACKET},
 };
@@ -46,7 +47,7 @@ pub(super) struct Driver {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) events: mpsc::Sender<MemberEvent>,
     pub(super) published: watch::Sender<Published>,
-    pub(super) company: watch::Sender<bool>,
+    pub(super) company: watch::Sender<Company>,
     pub(super) outbox: Outbox,
     pub(super) exchanges: JoinSet<io::Result<Roster>>,
     pub(super) warnings: Warnings,
@@ -223,7 +224,7 @@ impl Driver {
                 local: self.core.local(),
             });
         }
-        let company = self.core.has_peers();
+        let company = self.core.company();
         self.company
             .send_if_modified(|known| std::mem::replace(known, company) != company);
     }

@@ -172,7 +172,7 @@ pub fn spawn(
         members: Arc::new(core.view()),
         local: core.local(),
     });
-    let (company_sender, company) = watch::channel(false);
+    let (company_sender, company) = watch::channel(seeds::Company::Alone);
     let (seed_sender, seeds) = mpsc::channel(SEED_QUEUE);
     let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
 
@@ -388,6 +388,37 @@ mod tests {
             node.until(|members| members.len() == 9).await;
         }
         assert!(last.handle.counters().synced.load(Ordering::Relaxed) > 0);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_crashed_is_found_by_the_others_when_it_is_back() {
+        let seed = start("s0", &[]);
+        let addr = seed.handle.local().addr;
+        let mut others: Vec<_> = (1..4).map(|n| start(&format!("s{n}"), &[&seed])).collect();
+        for node in &mut others {
+            node.until(|members| members.len() == 4).await;
+        }
+        let Node { handle, mut events } = seed;
+        drop(handle);
+        while events.recv().await.is_some() {}
+        let sockets = bind_again(addr).await;
+        let mut back = start_on(sockets, "s0", &[], Keyring::default());
+        back.until(|members| members.len() == 4).await;
+        let id = back.handle.local();
+        for node in &mut others {
+            node.until(|members| members.iter().any(|row| row.id == id))
+                .await;
+        }
+    }
+
+    /// The helpers of a node that ended are aborted, which takes a moment.
+    async fn bind_again(addr: SocketAddr) -> Sockets {
+        loop {
+            match Sockets::bind(addr) {
+                Ok(sockets) => return sockets,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
     }
 
     #[tokio::test]

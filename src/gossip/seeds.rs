@@ -21,8 +21,10 @@ use tracing::{info, warn};
 /// The gossip port where none is given.
 pub const DEFAULT_PORT: u16 = 7946;
 
-/// With peers, names are resolved this often.
-const PAUSE_IN_COMPANY: Duration = Duration::from_secs(15);
+/// With every seed among the members, names are resolved this often.
+const PAUSE_COMPLETE: Duration = Duration::from_secs(15);
+/// With peers, but not all seeds: one may come back at another address.
+const PAUSE_INCOMPLETE: Duration = Duration::from_secs(1);
 /// The most addresses that are used of all seeds together.
 const MAX_ADDRESSES: usize = 64;
 /// A resolver that does not answer counts as one that fails.
@@ -119,6 +121,17 @@ impl Seed {
     }
 }
 
+/// Who of the cluster has been found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    /// Nobody.
+    Alone,
+    /// Somebody, but some seed is not a member.
+    Incomplete,
+    /// Every seed.
+    Complete,
+}
+
 /// How long to wait before the next attempt, after so long without a peer.
 pub(super) fn pause_alone(alone: Duration) -> Duration {
     match alone.as_secs() {
@@ -129,10 +142,10 @@ pub(super) fn pause_alone(alone: Duration) -> Duration {
 }
 
 /// Resolves the seeds for ever, and sends their addresses whenever they
-/// change. `company` says whether the node has peers now.
+/// change.
 pub(super) async fn resolve_for_ever(
     seeds: Vec<Seed>,
-    mut company: watch::Receiver<bool>,
+    mut company: watch::Receiver<Company>,
     found: mpsc::Sender<Vec<SocketAddr>>,
 ) {
     let mut seeds: Vec<_> = seeds.into_iter().map(Watched::new).collect();
@@ -146,11 +159,14 @@ pub(super) async fn resolve_for_ever(
                 return;
             }
         }
-        let pause = if *company.borrow_and_update() {
+        let found_now = *company.borrow_and_update();
+        if found_now != Company::Alone {
             alone_since = Instant::now();
-            PAUSE_IN_COMPANY
-        } else {
-            pause_alone(alone_since.elapsed())
+        }
+        let pause = match found_now {
+            Company::Alone => pause_alone(alone_since.elapsed()),
+            Company::Incomplete => PAUSE_INCOMPLETE,
+            Company::Complete => PAUSE_COMPLETE,
         };
         tokio::select! {
             () = sleep(pause) => {}
@@ -303,7 +319,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn addresses_are_sent_when_they_change_and_only_then() {
-        let (company, has_company) = watch::channel(true);
+        let (company, has_company) = watch::channel(Company::Complete);
         let (sender, mut found) = mpsc::channel(1);
         let seeds = vec!["127.0.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
         let resolving = tokio::spawn(resolve_for_ever(seeds, has_company, sender));

@@ -412,6 +412,22 @@ fn a_restarted_load_balancer_without_seeds_knows_all_20_within_a_second() {
 }
 
 #[test]
+fn a_small_cluster_finds_a_load_balancer_that_was_away_for_long() {
+    let times = (0..20).map(|seed| {
+        let mut sim = Sim::cluster(seed, 0.0, 3);
+        sim.kill(0);
+        for agent in 1..3 {
+            sim.act(agent, |core, now| core.set_seeds(Vec::new(), now));
+        }
+        sim.run(5 * SECOND);
+        sim.start(0, &[]);
+        sim.until(30 * SECOND, Sim::all_know_all).unwrap()
+    });
+    let worst = times.max().unwrap();
+    assert!(worst < 1200 * MS, "{worst:?}");
+}
+
+#[test]
 fn a_restarted_agent_is_up_again_with_its_new_epoch() {
     for (seed, down_for) in [(1, 100), (2, 1000), (3, 5000)] {
         let mut sim = Sim::cluster(seed, 0.0, 4);
@@ -528,6 +544,19 @@ fn a_change_reaches_all_within_200_ms_and_nobody_is_taken_for_down() {
     }
 }
 
+#[test]
+fn a_change_whose_first_packets_are_lost_is_told_again_at_once() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    sim.run(SECOND);
+    sim.loss = 1.0;
+    let draining = meta(1, Phase::Draining);
+    sim.act(1, |core, now| core.update(&draining, now).unwrap());
+    sim.loss = 0.0;
+    let took = sim.until(SECOND, |sim| sim.phase_of(1, 0) == Some(Phase::Draining));
+    assert!(took.is_some_and(|took| took < 100 * MS), "{took:?}");
+    assert!(!sim.saw_down(0));
+}
+
 // --- steadiness ---
 
 #[test]
@@ -553,6 +582,18 @@ fn a_node_that_stalls_blames_nobody_when_it_wakes() {
         }
         sim.run(3 * SECOND);
         assert!((0..3).all(|node| !sim.saw_down(node)));
+    }
+}
+
+#[test]
+fn a_host_that_sleeps_finds_all_its_nodes_again() {
+    for seed in 0..10 {
+        let mut sim = Sim::cluster(seed, 0.1, 4);
+        for _ in 0..50 {
+            sim.run(3 * SECOND);
+            (0..4).for_each(|node| sim.freeze(node, 2 * SECOND));
+        }
+        assert!((0..4).all(|node| !sim.saw_down(node)));
     }
 }
 
