@@ -36,7 +36,7 @@ const MAX_IN_PACKET: usize = 128;
 const SYNC_PERIOD: Duration = Duration::from_secs(30);
 /// Until an exchange succeeded, another peer is tried this often.
 const SYNC_RETRY: Duration = Duration::from_secs(1);
-/// How often members that failed lately, and silent seeds, are looked for.
+/// How often missing members and silent seeds are looked for.
 const SEARCH_PERIOD: Duration = Duration::from_secs(1);
 /// The goodbye is said three times in all.
 const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
@@ -386,6 +386,7 @@ impl Core {
         }
         self.admit(body)?;
         if let Some(later) = self.later_life(&header.src) {
+            // Its clock went back; this shows it the life it has to beat.
             // Were foca to hear it, the two would tell each other "you are
             // down" as fast as the network carries it.
             self.correct(later);
@@ -438,8 +439,6 @@ impl Core {
             return Err(DropReason::TableFull);
         }
         if self.may_answer(from, Answer::Welcome, WELCOME_PAUSE) {
-            // If its clock went back, this shows it the life it has to beat.
-            let id = self.later_life(&id).unwrap_or(id);
             self.announce(id);
         }
         Ok(())
@@ -490,7 +489,9 @@ impl Core {
     }
 
     fn become_id(&mut self, id: Id) {
+        tolerate(self.foca.set_config(profile::loud(self.size)));
         tolerate(self.foca.change_identity(id, &mut self.effects));
+        tolerate(self.foca.set_config(profile::running(self.size)));
         self.effects.rejoined = true;
         self.reconnect_after_rejoin();
     }
@@ -544,7 +545,7 @@ impl Core {
         })
     }
 
-    /// Looks for seeds that are silent and for members that failed lately.
+    /// Looks for seeds that are silent and for members that are missing.
     fn search(&mut self) {
         if self.life != Life::Running {
             return;
@@ -585,12 +586,12 @@ impl Core {
     /// A member that comes back without seeds of its own is found by this.
     /// The whole cluster knocks some twenty times a second, however large.
     fn knock(&mut self) {
-        let failed: Vec<_> = self.table.failed().cloned().collect();
-        if failed.is_empty() || self.rng.random_range(0..self.size.max(20)) >= 20 {
+        let missing: Vec<_> = self.table.missing().cloned().collect();
+        if missing.is_empty() || self.rng.random_range(0..self.size.max(20)) >= 20 {
             return;
         }
-        let chosen = self.rng.random_range(0..failed.len());
-        if let Some(id) = failed.into_iter().nth(chosen) {
+        let chosen = self.rng.random_range(0..missing.len());
+        if let Some(id) = missing.into_iter().nth(chosen) {
             self.announce(id);
         }
     }

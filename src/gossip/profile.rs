@@ -34,13 +34,20 @@ pub(super) fn running(size: usize) -> Config {
     }
 }
 
-/// The settings for saying goodbye: it goes to (nearly) everyone at once,
-/// and every later message repeats it.
-pub(super) fn leaving(size: usize) -> Config {
+/// The settings for a word about ourselves: it goes to everyone at once, in
+/// all but the largest clusters.
+pub(super) fn loud(size: usize) -> Config {
     Config {
         num_indirect_probes: count(64),
-        max_transmissions: NonZeroU8::MAX,
         ..running(size)
+    }
+}
+
+/// The settings for saying goodbye: loud, and every later message repeats it.
+pub(super) fn leaving(size: usize) -> Config {
+    Config {
+        max_transmissions: NonZeroU8::MAX,
+        ..loud(size)
     }
 }
 

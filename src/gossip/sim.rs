@@ -33,6 +33,7 @@ struct Sim {
     now: Instant,
     queue: Timers<Happening>,
     nodes: BTreeMap<usize, Node>,
+    packets: usize,
 }
 
 struct Node {
@@ -64,6 +65,7 @@ impl Sim {
             now: start,
             queue: Timers::new(),
             nodes: BTreeMap::new(),
+            packets: 0,
         }
     }
 
@@ -72,6 +74,9 @@ impl Sim {
         let mut sim = Self::new(seed, loss);
         for node in 0..size {
             sim.start(node, &[0]);
+            // Spread, as in life: nodes in step would look better than they are.
+            let pause = sim.rng.random_range(0..1000 / size as u32);
+            sim.run(pause * MS);
         }
         let all = sim.until(30 * SECOND, Sim::all_know_all);
         assert!(all.is_some(), "the cluster did not form");
@@ -214,6 +219,7 @@ impl Sim {
         }
         while let Some(outgoing) = node.core.next_send() {
             let packet = node.envelope.seal(outgoing.kind, &outgoing.body);
+            self.packets += 1;
             if self.rng.random_bool(self.loss) {
                 continue;
             }
@@ -337,23 +343,29 @@ fn meta(node: usize, phase: Phase) -> Meta {
     }
 }
 
-/// The value below which 95 % lie.
-fn p95(mut times: Vec<Duration>) -> Duration {
+/// Median, the value below which 95 % lie, and the largest. Shown, so that
+/// a change of a timing can be judged.
+fn spread(what: &str, times: impl Iterator<Item = Duration>) -> [Duration; 3] {
+    let mut times: Vec<_> = times.collect();
     times.sort();
-    times[times.len() * 95 / 100]
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    let spread = [at(50), at(95), at(100)];
+    println!("{what}: p50, p95, max {spread:?}");
+    spread
 }
 
 // --- joining ---
 
 #[test]
 fn a_joining_node_is_known_everywhere_within_200_ms() {
-    for seed in 0..20 {
+    let times = (0..20).map(|seed| {
         let mut sim = Sim::cluster(seed, 0.0, 2);
         sim.run(SECOND);
         sim.start(2, &[0]);
-        let took = sim.until(SECOND, Sim::all_know_all).unwrap();
-        assert!(took < 200 * MS, "{took:?}");
-    }
+        sim.until(SECOND, Sim::all_know_all).unwrap()
+    });
+    let [.., worst] = spread("join of a third", times);
+    assert!(worst < 200 * MS);
 }
 
 #[test]
@@ -407,8 +419,8 @@ fn a_restarted_load_balancer_without_seeds_knows_all_20_within_a_second() {
         let all: BTreeSet<_> = (0..20).collect();
         sim.until(30 * SECOND, |sim| sim.known(0) == all).unwrap()
     });
-    let worst = times.max().unwrap();
-    assert!(worst < SECOND, "{worst:?}");
+    let [.., worst] = spread("restart among 20, no seeds", times);
+    assert!(worst < SECOND);
 }
 
 #[test]
@@ -423,8 +435,8 @@ fn a_small_cluster_finds_a_load_balancer_that_was_away_for_long() {
         sim.start(0, &[]);
         sim.until(30 * SECOND, Sim::all_know_all).unwrap()
     });
-    let worst = times.max().unwrap();
-    assert!(worst < 1200 * MS, "{worst:?}");
+    let [.., worst] = spread("return after 5 s among 3, no seeds", times);
+    assert!(worst < 1200 * MS);
 }
 
 #[test]
@@ -464,7 +476,28 @@ fn a_node_whose_clock_went_back_outlives_its_former_self() {
             sim.all_know_all() && sim.local(2).epoch > former.epoch
         });
         assert!(took.unwrap() < SECOND, "{took:?}");
+        let before = sim.packets;
+        sim.run(SECOND);
+        assert!(sim.packets - before < 200, "a quarrel over who is alive");
     }
+}
+
+#[test]
+fn a_node_whose_clock_is_far_behind_stays_outside_without_a_quarrel() {
+    let mut sim = Sim::cluster(1, 0.0, 4);
+    sim.kill(2);
+    let birth = Birth {
+        addr: addr(2),
+        meta: meta(2, Phase::Ready),
+        unix_ms: EPOCH - 2 * 3_600_000,
+        now: sim.now,
+        seed: 1,
+    };
+    sim.start_from(2, &[0], &birth, Keyring::default());
+    sim.run(5 * SECOND);
+    let before = sim.packets;
+    sim.run(SECOND);
+    assert!(sim.packets - before < 100, "{}", sim.packets - before);
 }
 
 #[test]
@@ -501,23 +534,24 @@ fn a_crash_among_four_is_detected_within_two_seconds() {
         sim.kill(3);
         sim.until(10 * SECOND, |sim| sim.saw_down(0)).unwrap()
     });
-    let p95 = p95(times.collect());
-    println!("crash of 1 in 4: p95 {p95:?}");
-    assert!(p95 < 2 * SECOND, "{p95:?}");
+    let [_, p95, _] = spread("crash of 1 in 4", times);
+    assert!(p95 < 2 * SECOND);
 }
 
 #[test]
 fn a_goodbye_reaches_all_of_eleven_within_200_ms_despite_loss() {
-    for seed in 0..50 {
+    let others = || (0..11).filter(|node| *node != 5);
+    let times = (0..50).map(|seed| {
         let mut sim = Sim::cluster(seed, 0.05, 11);
         sim.run(SECOND);
         sim.leave(5);
-        let others = || (0..11).filter(|node| *node != 5);
         let took = sim.until(SECOND, |sim| others().all(|node| sim.saw_left(node, 5)));
-        assert!(took.is_some_and(|took| took < 200 * MS), "{took:?}");
         sim.run(3 * SECOND);
         assert!(others().all(|node| !sim.saw_down(node)));
-    }
+        took.unwrap()
+    });
+    let [.., worst] = spread("goodbye to 10, 5 % loss", times);
+    assert!(worst < 200 * MS);
 }
 
 #[test]
@@ -531,30 +565,34 @@ fn a_leaving_load_balancer_is_told_from_a_failing_one() {
 
 #[test]
 fn a_change_reaches_all_within_200_ms_and_nobody_is_taken_for_down() {
-    for seed in 0..20 {
+    let times = (0..20).map(|seed| {
         let mut sim = Sim::cluster(seed, 0.05, 11);
         sim.run(SECOND);
         let draining = meta(3, Phase::Draining);
         sim.act(3, |core, now| core.update(&draining, now).unwrap());
         let all_know = |sim: &Sim| (0..11).all(|at| sim.phase_of(3, at) == Some(Phase::Draining));
-        let took = sim.until(2 * SECOND, all_know);
-        assert!(took.is_some_and(|took| took < 200 * MS), "{took:?}");
+        let took = sim.until(2 * SECOND, all_know).unwrap();
         sim.run(3 * SECOND);
         assert!((0..11).all(|node| !sim.saw_down(node)));
-    }
+        took
+    });
+    let [.., worst] = spread("change told to 10, 5 % loss", times);
+    assert!(worst < 200 * MS);
 }
 
 #[test]
 fn a_change_whose_first_packets_are_lost_is_told_again_at_once() {
-    let mut sim = Sim::cluster(1, 0.0, 2);
-    sim.run(SECOND);
-    sim.loss = 1.0;
-    let draining = meta(1, Phase::Draining);
-    sim.act(1, |core, now| core.update(&draining, now).unwrap());
-    sim.loss = 0.0;
-    let took = sim.until(SECOND, |sim| sim.phase_of(1, 0) == Some(Phase::Draining));
-    assert!(took.is_some_and(|took| took < 100 * MS), "{took:?}");
-    assert!(!sim.saw_down(0));
+    for seed in 0..10 {
+        let mut sim = Sim::cluster(seed, 0.0, 2);
+        sim.run(SECOND + seed as u32 * 25 * MS);
+        sim.loss = 1.0;
+        let draining = meta(1, Phase::Draining);
+        sim.act(1, |core, now| core.update(&draining, now).unwrap());
+        sim.loss = 0.0;
+        let took = sim.until(SECOND, |sim| sim.phase_of(1, 0) == Some(Phase::Draining));
+        assert!(took.is_some_and(|took| took < 100 * MS), "{took:?}");
+        assert!(!sim.saw_down(0));
+    }
 }
 
 // --- steadiness ---
@@ -583,6 +621,19 @@ fn a_node_that_stalls_blames_nobody_when_it_wakes() {
         sim.run(3 * SECOND);
         assert!((0..3).all(|node| !sim.saw_down(node)));
     }
+}
+
+#[test]
+fn a_suspect_gets_back_the_time_its_judge_was_stalled() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    sim.kill(1);
+    let suspect = |sim: &Sim| sim.saw(0, |event| matches!(event, MemberEvent::Suspect(_)));
+    assert!(sim.until(2 * SECOND, suspect).is_some());
+    sim.freeze(0, 2 * SECOND);
+    sim.run(2800 * MS);
+    assert!(!sim.saw_down(0));
+    sim.run(SECOND);
+    assert!(sim.saw_down(0));
 }
 
 #[test]

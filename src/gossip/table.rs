@@ -99,11 +99,11 @@ impl Table {
         self.rows.values().map(Row::view)
     }
 
-    /// Members that failed in the last [`SHOW_GONE`].
-    pub(super) fn failed(&self) -> impl Iterator<Item = &Id> {
+    /// Members that do not answer, or failed in the last [`SHOW_GONE`].
+    pub(super) fn missing(&self) -> impl Iterator<Item = &Id> {
         self.rows
             .values()
-            .filter(|row| row.state == MemberState::Down)
+            .filter(|row| matches!(row.state, MemberState::Suspect | MemberState::Down))
             .map(|row| &row.id)
     }
 
