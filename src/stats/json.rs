@@ -25,7 +25,7 @@ pub fn servers(source: &Source, rows: &Rows) -> String {
         .iter()
         .filter_map(|row| Some(ServerJson::of(row, row.server.as_deref()?)))
         .collect();
-    to_text(&Servers {
+    to_text(&ServersAnswer {
         service: &source.service,
         balance: source.balance,
         servers,
@@ -35,7 +35,7 @@ pub fn servers(source: &Source, rows: &Rows) -> String {
 /// The members, as `/v1/members` answers.
 pub fn members(members: &[MemberRow], now: Instant) -> String {
     let members = members.iter().map(|row| MemberJson::of(row, now)).collect();
-    to_text(&Members { members })
+    to_text(&MembersAnswer { members })
 }
 
 fn to_text(value: &impl Serialize) -> String {
@@ -43,7 +43,7 @@ fn to_text(value: &impl Serialize) -> String {
 }
 
 #[derive(Serialize)]
-struct Servers<'a> {
+struct ServersAnswer<'a> {
     service: &'a Name,
     balance: &'a str,
     servers: Vec<ServerJson<'a>>,
@@ -213,7 +213,7 @@ fn millis(time: Duration) -> f64 {
 }
 
 #[derive(Serialize)]
-struct Members<'a> {
+struct MembersAnswer<'a> {
     members: Vec<MemberJson<'a>>,
 }
 

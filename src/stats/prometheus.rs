@@ -481,7 +481,11 @@ mod tests {
                 let name = format!(
                     "haproxy_server_status{{proxy=\"nodes\",server=\"{server}\",state=\"{state}\"}}"
                 );
-                assert_eq!(series[name.as_str()], one_if(state == holds), "{name}");
+                assert_eq!(
+                    series.get(name.as_str()),
+                    Some(&one_if(state == holds)),
+                    "{name}"
+                );
             }
         }
     }

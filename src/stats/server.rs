@@ -34,7 +34,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may last. A client that does not read its response
 /// would otherwise keep its place for ever.
-const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
+const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
 
 /// How long a response that is under way may take to end after that.
 const LAST_RESPONSE: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ use super::{
     view::{FRONTEND, Rows, StatRow},
 };
 
-const STYLE: &str = include_str!("../../web-stats/style.css");
+const STYLE: &str = include_str!("../../../web-stats/style.css");
 
 /// How often the page loads itself again, in seconds.
 pub const REFRESH: &str = "5";
