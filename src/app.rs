@@ -24,7 +24,7 @@ use crate::{
     cli::serve::{LogFormat, ServeArgs},
     counters::{Counter, unix_seconds},
     gossip,
-    health,
+    //H
     host,
     keys,
     membership::{MemberEvent, Meta, Role},
@@ -54,9 +54,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let workers = args.workers.map_or_else(host::cores, |n| n.get().into());
     let keyring = keys::keyring(&args.gossip_args)?;
     // All sockets first: a port in use is an error at start, not later.
-    let listeners = proxy::bind(&args.http, workers).map_err(|(addr, err)| busy("--http", addr, &err))?;
-    let stats_listener = net::bind_alone(args.stats).map_err(|err| busy("--stats", args.stats, &err))?;
-    let sockets = gossip::Sockets::bind(args.gossip).map_err(|err| busy("--gossip", args.gossip, &err))?;
+    let listeners =
+        proxy::bind(&args.http, workers).map_err(|(addr, err)| busy("--http", addr, &err))?;
+    let stats_listener =
+        net::bind_alone(args.stats).map_err(|err| busy("--stats", args.stats, &err))?;
+    let sockets =
+        gossip::Sockets::bind(args.gossip).map_err(|err| busy("--gossip", args.gossip, &err))?;
     let http: Vec<SocketAddr> = listeners
         .first()
         .into_iter()
@@ -66,17 +69,28 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let stats_addr = stats_listener.local_addr()?;
     let gossip_addr = sockets.local_addr()?;
 
-    let targets = servers.iter().map(|s| (s.name.clone(), s.target.clone())).collect();
+    let targets: Vec<(crate::membership::Name, String)> = servers
+        .iter()
+        .map(|s| (s.name.clone(), s.target.clone()))
+        .collect();
     let state = State::new(args.service().clone(), servers, Instant::now());
     let (writer, inputs, pool) = Writer::new(args.service().to_string(), state);
     tokio::spawn(writer.run());
-    tokio::spawn(health::run(pool.clone(), inputs.clone()));
-    tokio::spawn(health::resolve::run(targets, inputs.clone()));
+    //HEALTH
 
-    let gossip_settings = GossipSettings { node: node.clone(), keyring };
+    let gossip_settings = GossipSettings {
+        node: node.clone(),
+        keyring,
+    };
     let keyed = !gossip_settings.keyring.is_plain();
     let gossip = Arc::new(OnceLock::new());
-    tokio::spawn(join_cluster(args.clone(), gossip_settings, sockets, inputs.clone(), Arc::clone(&gossip)));
+    tokio::spawn(join_cluster(
+        args.clone(),
+        gossip_settings,
+        sockets,
+        inputs.clone(),
+        Arc::clone(&gossip),
+    ));
 
     let log_dropped = Arc::new(Counter::default());
     let (access_log, log_writer) = start_log(args.access_log, &log_dropped)?;
@@ -89,12 +103,22 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         access_log,
         draining: draining.clone(),
     };
-    let facts = Facts { node, workers, http: http.clone(), keyed, log_dropped };
+    let facts = Facts {
+        node,
+        workers,
+        http: http.clone(),
+        keyed,
+        log_dropped,
+    };
     let source = statistics(&args, facts, &shared, Arc::clone(&gossip));
     let not_ready = Arc::clone(&source.draining);
     let stats_listener = tokio::net::TcpListener::from_std(stats_listener)?;
     tokio::spawn(stats::sample(Arc::clone(&source)));
-    tokio::spawn(stats::server::run(stats_listener, source, std::future::pending()));
+    tokio::spawn(stats::server::run(
+        stats_listener,
+        source,
+        std::future::pending(),
+    ));
 
     let workers = spawn_workers(listeners, shared)?;
     info!(
@@ -120,7 +144,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 pub fn busy(flag: &str, addr: SocketAddr, err: &std::io::Error) -> anyhow::Error {
     let hint = match err.kind() {
         std::io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-        std::io::ErrorKind::PermissionDenied => "ports below 1024 need privilege: choose another, such as 8080",
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need privilege: choose another, such as 8080"
+        }
         std::io::ErrorKind::AddrNotAvailable => "this machine has no such address",
         _ => "choose another address",
     };
@@ -155,7 +181,10 @@ async fn join_cluster(
         cluster: args.gossip_args.cluster.clone(),
         keyring: settings.keyring,
         seeds: args.join.clone(),
-        meta: Meta { name: settings.node, role: Role::Balancer },
+        meta: Meta {
+            name: settings.node,
+            role: Role::Balancer,
+        },
     };
     let (sender, events) = mpsc::channel(MEMBER_EVENTS);
     match gossip::spawn(sockets, settings, sender) {
@@ -247,12 +276,19 @@ fn statistics(
             started_unix: unix_seconds(),
             http: facts.http,
         },
-        members: Box::new(move || members.get().map_or_else(Vec::new, |g| g.members().to_vec())),
+        members: Box::new(move || {
+            members
+                .get()
+                .map_or_else(Vec::new, |g| g.members().iter().cloned().map(|m| stats::MemberRow{id:m.id,meta:m.meta,state:m.state,since:m.since,incarnation:m.incarnation,generation:m.generation,local:m.local}).collect())
+        }),
         figures: Vec::new(),
         gossip_keyed: facts.keyed,
         log_lines_dropped: facts.log_dropped,
         draining: Arc::new(AtomicBool::new(false)),
-        auth: args.stats_auth.clone().map(|auth| (auth.user, auth.password)),
+        auth: args
+            .stats_auth
+            .clone()
+            .map(|auth| (auth.user, auth.password)),
     })
 }
 
@@ -260,4 +296,3 @@ fn list(addrs: &[SocketAddr]) -> String {
     let urls: Vec<String> = addrs.iter().map(|addr| format!("http://{addr}/")).collect();
     urls.join(" ")
 }
-

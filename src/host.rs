@@ -8,7 +8,10 @@ use crate::membership::Name;
 /// The host's name as a node's name: its first label, with what a name may
 /// not have left out. A container's is its id, or what `--hostname` says.
 pub fn name() -> Name {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     let label = name.split('.').next().unwrap_or_default();
     let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let text: String = label.chars().filter(allowed).take(Name::MAX_LEN).collect();
@@ -34,7 +37,10 @@ pub fn die_with_parent() {
 
 /// Waits for SIGTERM or SIGINT.
 pub async fn told_to_end() {
-    let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+    let (mut term, mut int) = match (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) {
         (Ok(term), Ok(int)) => (term, int),
         (Err(err), _) | (_, Err(err)) => {
             warn!("signals cannot be caught, so the end will be sudden: {err}");

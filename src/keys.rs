@@ -88,7 +88,12 @@ mod tests {
 
     #[test]
     fn a_file_without_a_usable_key_is_refused_with_the_line() {
-        assert!(parse("# none\n").unwrap_err().to_string().contains("tidings keygen"));
+        assert!(
+            parse("# none\n")
+                .unwrap_err()
+                .to_string()
+                .contains("tidings keygen")
+        );
         let err = format!("{:#}", parse("\nnonsense\n").unwrap_err());
         assert!(err.starts_with("line 2: "), "{err}");
     }

@@ -1,8 +1,21 @@
 //! Tidings: an HTTP load balancer that learns its servers by gossip.
+//!
+//! In reading order: what nodes say of themselves ([`membership`]) travels by
+//! [`gossip`]; the [`pool`] turns it, together with what [`health`] probes
+//! and traffic find out, into an immutable snapshot; [`balance`] picks a
+//! server from it for each request that the [`proxy`] carries; [`stats`] shows
+//! what happens. [`app`] wires a load balancer, [`agent`] announces a server,
+//! [`demo`] runs both. ARCHITECTURE.md has the flows and the invariants.
+
+pub mod app;
 pub mod balance;
+pub mod cli;
 pub mod counters;
 pub mod gossip;
+pub mod host;
+pub mod keys;
 pub mod membership;
 pub mod net;
 pub mod pool;
 pub mod proxy;
+pub mod stats;

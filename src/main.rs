@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use tidings::{
-    agent, app,
+    app,
     cli::{Cli, Command},
-    demo, gossip,
+    gossip,
 };
 
 fn main() -> ExitCode {
@@ -32,9 +32,6 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => Box::pin(app::run(cli.serve)).await,
         Some(Command::Serve(args)) => Box::pin(app::run(*args)).await,
-        Some(Command::Agent(args)) => Box::pin(agent::run(*args)).await,
-        Some(Command::Demo(args)) => Box::pin(demo::run(args)).await,
-        Some(Command::DemoApp(args)) => Box::pin(demo::toy::run(args)).await,
         Some(Command::Keygen) => {
             print_line(&gossip::Key::generate().to_string());
             Ok(ExitCode::SUCCESS)

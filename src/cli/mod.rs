@@ -1,8 +1,6 @@
 //! The command line: flags, their environment variables and how their values
 //! are read. A wrong value is one line that says what would be right.
 
-pub mod agent;
-pub mod demo;
 pub mod serve;
 
 use std::time::Duration;
@@ -32,15 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the load balancer
     Serve(Box<serve::ServeArgs>),
-    /// Announce a server, and run it: tidings agent --port 3000 -- node app.js
-    Agent(Box<agent::AgentArgs>),
-    /// Run a load balancer and three toy servers on this machine
-    Demo(demo::DemoArgs),
     /// Print a new gossip key
     Keygen,
-    /// The toy server that `demo` runs.
-    #[command(hide = true)]
-    DemoApp(demo::DemoAppArgs),
 }
 
 /// How to take part in gossip: the same for a balancer and an agent.
@@ -48,7 +39,12 @@ pub enum Command {
 #[command(next_help_heading = "Gossip")]
 pub struct GossipArgs {
     /// Cluster to take part in; packets of any other are dropped
-    #[arg(long, value_name = "NAME", default_value = "tidings", env = "TIDINGS_CLUSTER")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "tidings",
+        env = "TIDINGS_CLUSTER"
+    )]
     pub cluster: Name,
     /// Gossip key, 32 bytes in base64; the first given encrypts, all decrypt
     #[arg(

@@ -27,14 +27,29 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Take requests here; repeatable
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:80", env = "TIDINGS_HTTP")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        default_value = "0.0.0.0:80",
+        env = "TIDINGS_HTTP"
+    )]
     #[arg(value_delimiter = ',')]
     pub http: Vec<SocketAddr>,
     /// Show the page, CSV, JSON, /metrics, /healthz and /readyz here
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:1936", env = "TIDINGS_STATS")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        default_value = "0.0.0.0:1936",
+        env = "TIDINGS_STATS"
+    )]
     pub stats: SocketAddr,
     /// Ask for this user and password on the statistics port
-    #[arg(long, value_name = "USER:PASS", env = "TIDINGS_STATS_AUTH", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "USER:PASS",
+        env = "TIDINGS_STATS_AUTH",
+        hide_env_values = true
+    )]
     pub stats_auth: Option<Credentials>,
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME", env = "TIDINGS_NAME")]
@@ -43,10 +58,20 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", env = "TIDINGS_WORKERS")]
     pub workers: Option<NonZeroU16>,
     /// Access log on stdout
-    #[arg(long, value_name = "FORMAT", default_value = "httplog", env = "TIDINGS_ACCESS_LOG")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "httplog",
+        env = "TIDINGS_ACCESS_LOG"
+    )]
     pub access_log: LogFormat,
     /// On SIGTERM, let open requests finish for this long
-    #[arg(long, value_name = "TIME", default_value = "30s", env = "TIDINGS_DRAIN_TIMEOUT")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30s",
+        env = "TIDINGS_DRAIN_TIMEOUT"
+    )]
     #[arg(value_parser = duration)]
     pub drain_timeout: Duration,
     /// End when the process that started this one ends
@@ -61,14 +86,29 @@ pub struct ServeArgs {
     timeouts: TimeoutArgs,
 
     /// Speak gossip here, UDP and TCP
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7946", env = "TIDINGS_GOSSIP")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        default_value = "0.0.0.0:7946",
+        env = "TIDINGS_GOSSIP"
+    )]
     #[arg(help_heading = "Gossip")]
     pub gossip: SocketAddr,
     /// Address that others reach this node's gossip at [default: found]
-    #[arg(long, value_name = "IP[:PORT]", env = "TIDINGS_ADVERTISE", help_heading = "Gossip")]
+    #[arg(
+        long,
+        value_name = "IP[:PORT]",
+        env = "TIDINGS_ADVERTISE",
+        help_heading = "Gossip"
+    )]
     pub advertise: Option<Advertise>,
     /// Node of the cluster to join; repeatable. None is needed where agents join this one
-    #[arg(long, value_name = "HOST[:PORT]", env = "TIDINGS_JOIN", help_heading = "Gossip")]
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        env = "TIDINGS_JOIN",
+        help_heading = "Gossip"
+    )]
     #[arg(value_parser = seed, value_delimiter = ',')]
     pub join: Vec<Seed>,
     /// Cluster, keys.
@@ -80,17 +120,36 @@ pub struct ServeArgs {
 #[command(next_help_heading = "Servers")]
 struct ServerArgs {
     /// Service to balance: servers of this one are used; also the backend's name
-    #[arg(long, value_name = "NAME", default_value = "nodes", env = "TIDINGS_SERVICE")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "nodes",
+        env = "TIDINGS_SERVICE"
+    )]
     service: Name,
     /// Server without an agent; repeatable. Keys: weight, check, check-interval, rise, fall
-    #[arg(long, value_name = "NAME=HOST:PORT[,KEY=VALUE…]", env = "TIDINGS_SERVER")]
+    #[arg(
+        long,
+        value_name = "NAME=HOST:PORT[,KEY=VALUE…]",
+        env = "TIDINGS_SERVER"
+    )]
     #[arg(value_delimiter = ' ')]
     server: Vec<ServerArg>,
     /// How servers without an agent are checked: tcp, http:METHOD:PATH or off
-    #[arg(long, value_name = "CHECK", default_value = "tcp", env = "TIDINGS_CHECK")]
+    #[arg(
+        long,
+        value_name = "CHECK",
+        default_value = "tcp",
+        env = "TIDINGS_CHECK"
+    )]
     check: CheckArg,
     /// Time from one check to the next
-    #[arg(long, value_name = "TIME", default_value = "2s", env = "TIDINGS_CHECK_INTERVAL")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "2s",
+        env = "TIDINGS_CHECK_INTERVAL"
+    )]
     #[arg(value_parser = duration)]
     check_interval: Duration,
     /// Good checks in a row that bring a server up
@@ -105,16 +164,31 @@ struct ServerArgs {
 #[command(next_help_heading = "Balancing")]
 struct BalancingArgs {
     /// How servers take turns
-    #[arg(long, value_name = "HOW", default_value = "roundrobin", env = "TIDINGS_BALANCE")]
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "roundrobin",
+        env = "TIDINGS_BALANCE"
+    )]
     balance: Algorithm,
     /// Cookie that keeps a user at a server, or off
-    #[arg(long, value_name = "NAME|off", default_value = "SERVERID", env = "TIDINGS_COOKIE")]
+    #[arg(
+        long,
+        value_name = "NAME|off",
+        default_value = "SERVERID",
+        env = "TIDINGS_COOKIE"
+    )]
     cookie: CookieArg,
     /// Attempts after the first, each at another server
     #[arg(long, value_name = "N", default_value = "3", env = "TIDINGS_RETRIES")]
     retries: u32,
     /// Whether a refused connection takes a server out until it accepts again
-    #[arg(long, value_name = "on|off", default_value = "on", env = "TIDINGS_OBSERVE")]
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        env = "TIDINGS_OBSERVE"
+    )]
     observe: Switch,
 }
 
@@ -122,27 +196,57 @@ struct BalancingArgs {
 #[command(next_help_heading = "Timeouts")]
 struct TimeoutArgs {
     /// To connect to a server
-    #[arg(long, value_name = "TIME", default_value = "5s", env = "TIDINGS_TIMEOUT_CONNECT")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "5s",
+        env = "TIDINGS_TIMEOUT_CONNECT"
+    )]
     #[arg(value_parser = duration)]
     timeout_connect: Duration,
     /// For a client to send or take the next bytes
-    #[arg(long, value_name = "TIME", default_value = "50s", env = "TIDINGS_TIMEOUT_CLIENT")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "50s",
+        env = "TIDINGS_TIMEOUT_CLIENT"
+    )]
     #[arg(value_parser = duration)]
     timeout_client: Duration,
     /// For a server to answer, or to send the next bytes
-    #[arg(long, value_name = "TIME", default_value = "50s", env = "TIDINGS_TIMEOUT_SERVER")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "50s",
+        env = "TIDINGS_TIMEOUT_SERVER"
+    )]
     #[arg(value_parser = duration)]
     timeout_server: Duration,
     /// For a whole request head to arrive
-    #[arg(long, value_name = "TIME", default_value = "10s", env = "TIDINGS_TIMEOUT_HTTP_REQUEST")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        env = "TIDINGS_TIMEOUT_HTTP_REQUEST"
+    )]
     #[arg(value_parser = duration)]
     timeout_http_request: Duration,
     /// For a kept connection's next request to begin
-    #[arg(long, value_name = "TIME", default_value = "60s", env = "TIDINGS_TIMEOUT_KEEP_ALIVE")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "60s",
+        env = "TIDINGS_TIMEOUT_KEEP_ALIVE"
+    )]
     #[arg(value_parser = duration)]
     timeout_keep_alive: Duration,
     /// For a byte to pass through a tunnel (WebSocket) in either direction
-    #[arg(long, value_name = "TIME", default_value = "1h", env = "TIDINGS_TIMEOUT_TUNNEL")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "1h",
+        env = "TIDINGS_TIMEOUT_TUNNEL"
+    )]
     #[arg(value_parser = duration)]
     timeout_tunnel: Duration,
 }
@@ -163,14 +267,22 @@ impl ServeArgs {
             .collect();
         let mut names = std::collections::HashSet::new();
         match servers.iter().find(|server| !names.insert(&server.name)) {
-            Some(twice) => Err(format!("--server names {} twice: give each its own name", twice.name)),
+            Some(twice) => Err(format!(
+                "--server names {} twice: give each its own name",
+                twice.name
+            )),
             None => Ok(servers),
         }
     }
 
     /// What the request path needs to know.
     pub fn settings(&self) -> Settings {
-        let BalancingArgs { balance, cookie, retries, observe } = &self.balancing;
+        let BalancingArgs {
+            balance,
+            cookie,
+            retries,
+            observe,
+        } = &self.balancing;
         Settings {
             frontend: crate::app::FRONTEND.to_owned(),
             backend: self.servers.service.to_string(),
@@ -253,7 +365,10 @@ impl FromStr for Advertise {
             return Ok(Self { ip, port: None });
         }
         match text.parse::<SocketAddr>() {
-            Ok(addr) => Ok(Self { ip: addr.ip(), port: Some(addr.port()) }),
+            Ok(addr) => Ok(Self {
+                ip: addr.ip(),
+                port: Some(addr.port()),
+            }),
             Err(_) => Err("expected an address such as 10.0.0.5 or 10.0.0.5:7946"),
         }
     }
@@ -358,7 +473,10 @@ impl FromStr for ServerArg {
     fn from_str(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected a server such as s1=10.0.0.5:3000 or s1=app:3000,weight=2";
         let mut parts = text.split(',');
-        let (name, target) = parts.next().and_then(|p| p.split_once('=')).ok_or(EXPECTED)?;
+        let (name, target) = parts
+            .next()
+            .and_then(|p| p.split_once('='))
+            .ok_or(EXPECTED)?;
         let (host, port) = target.rsplit_once(':').ok_or(EXPECTED)?;
         if host.is_empty() || port.parse::<NonZeroU16>().is_err() {
             return Err(EXPECTED.into());
@@ -389,7 +507,8 @@ pub fn weight(text: &str) -> Result<u16, String> {
 }
 
 fn count(text: &str) -> Result<NonZeroU16, &'static str> {
-    text.parse().map_err(|_| "expected a number from 1 to 65535")
+    text.parse()
+        .map_err(|_| "expected a number from 1 to 65535")
 }
 
 #[cfg(test)]
@@ -427,19 +546,33 @@ mod tests {
 
     #[test]
     fn a_servers_own_keys_win() {
-        let flags = ["--rise", "4", "--server", "s1=app:3000,weight=2,check=http:HEAD:/,fall=1"];
+        let flags = [
+            "--rise",
+            "4",
+            "--server",
+            "s1=app:3000,weight=2,check=http:HEAD:/,fall=1",
+        ];
         let servers = parse(&flags).unwrap().static_servers().unwrap();
-        let [server] = servers.as_slice() else { panic!("{servers:?}") };
+        let [server] = servers.as_slice() else {
+            panic!("{servers:?}")
+        };
         assert_eq!((server.target.as_str(), server.weight), ("app:3000", 2));
         let plan = server.check.as_ref().unwrap();
         assert!(matches!(&plan.check, Check::Http { method, .. } if method == Method::HEAD));
-        assert_eq!((plan.thresholds.rise.get(), plan.thresholds.fall.get()), (4, 1));
+        assert_eq!(
+            (plan.thresholds.rise.get(), plan.thresholds.fall.get()),
+            (4, 1)
+        );
     }
 
     #[test]
     fn one_name_cannot_be_two_servers() {
         let args = parse(&["--server", "s1=a:1", "--server", "s1=b:2"]).unwrap();
-        assert!(args.static_servers().unwrap_err().contains("names s1 twice"));
+        assert!(
+            args.static_servers()
+                .unwrap_err()
+                .contains("names s1 twice")
+        );
     }
 
     #[test]
