@@ -367,13 +367,13 @@ mod tests {
     #[tokio::test]
     async fn a_flood_of_idle_connections_is_bounded_and_passes() {
         let addr = serving().await;
-        let mut held = Vec::new();
+        let mut flood = Vec::new();
         for _ in 0..MOST_CONNECTIONS {
-            held.push(TcpStream::connect(addr).await.unwrap());
+            flood.push(TcpStream::connect(addr).await.unwrap());
         }
         let mut one_too_many = TcpStream::connect(addr).await.unwrap();
         assert_eq!(one_too_many.read(&mut [0]).await.unwrap_or(0), 0);
-        drop(held);
+        drop(flood);
         // The server has to notice that they are gone.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let (head, _) = exchange(addr, "GET", "/healthz").await;
