@@ -310,7 +310,7 @@ fn cluster(rows: &Rows, members: &[MemberRow]) -> Vec<MetricFamily> {
         let there = members.iter().filter(|member| member.state == state);
         sample(vec![("state", name)], GAUGE, there.count() as f64)
     });
-    let servers = sample(vec![], GAUGE, rows.servers.len() as f64);
+    let one = |name, help, value| family(name, GAUGE, help, vec![sample(vec![], GAUGE, value)]);
     vec![
         family(
             "tidings_members",
@@ -318,11 +318,15 @@ fn cluster(rows: &Rows, members: &[MemberRow]) -> Vec<MetricFamily> {
             "Members that gossip knows, this node included.",
             by_state.into(),
         ),
-        family(
+        one(
             "tidings_servers",
-            GAUGE,
             "Servers in the pool.",
-            vec![servers],
+            rows.servers.len() as f64,
+        ),
+        one(
+            "tidings_pool_generation",
+            "Number of the pool's present snapshot.",
+            rows.generation as f64,
         ),
     ]
 }
@@ -462,6 +466,7 @@ mod tests {
             ),
             ("tidings_members{state=\"alive\"}", 4.0),
             ("tidings_servers", 7.0),
+            ("tidings_pool_generation", 1.0),
             (
                 "tidings_gossip_packets_dropped_total{reason=\"other_cluster\"}",
                 4.0,

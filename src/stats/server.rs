@@ -11,10 +11,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     csv, json,
@@ -23,6 +23,7 @@ use super::{
     source::Source,
     view::{Rows, rows},
 };
+use crate::net;
 
 /// Connections at a time: many browsers and scrapers, and a bound on what a
 /// flood of them may hold.
@@ -39,10 +40,6 @@ const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
 /// How long a response that is under way may take to end after that.
 const LAST_RESPONSE: Duration = Duration::from_secs(5);
 
-/// Wait after a failed accept: it fails for want of files, and trying again
-/// at once would only burn the CPU.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Serves the statistics until `shutdown`, then ends the responses that are
 /// under way.
 pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Future<Output = ()>) {
@@ -51,18 +48,10 @@ pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Futu
     let ending = CancellationToken::new();
     let connections = TaskTracker::new();
     loop {
-        let accepted = tokio::select! {
+        let (stream, _) = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(err) => {
-                warn!("Statistics: cannot accept a connection: {err}");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+            accepted = net::accept(&listener) => accepted,
         };
         // One too many is closed at once: it is better told than kept waiting.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
@@ -221,7 +210,7 @@ fn with(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
+    use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
 
     use http_body_util::BodyExt;
     use tokio::{
@@ -364,7 +353,41 @@ mod tests {
         assert!(TcpStream::connect(addr).await.is_err());
     }
 
-    async fn exchange(addr: std::net::SocketAddr, method: &str, uri: &str) -> (String, String) {
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_ends_its_request_is_let_go() {
+        let addr = serving().await;
+        let mut slow = TcpStream::connect(addr).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        let begun = Instant::now();
+        let mut rest = Vec::new();
+        slow.read_to_end(&mut rest).await.unwrap();
+        assert!(begun.elapsed() <= HEADER_TIMEOUT + Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_idle_connections_is_bounded_and_passes() {
+        let addr = serving().await;
+        let mut flood = Vec::new();
+        for _ in 0..MOST_CONNECTIONS {
+            flood.push(TcpStream::connect(addr).await.unwrap());
+        }
+        let mut one_too_many = TcpStream::connect(addr).await.unwrap();
+        assert_eq!(one_too_many.read(&mut [0]).await.unwrap_or(0), 0);
+        drop(flood);
+        // The server has to notice that they are gone.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let (head, _) = exchange(addr, "GET", "/healthz").await;
+        assert!(head.starts_with("http/1.1 200"));
+    }
+
+    async fn serving() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(run(listener, fixture::source(), std::future::pending()));
+        addr
+    }
+
+    async fn exchange(addr: SocketAddr, method: &str, uri: &str) -> (String, String) {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         let request = format!("{method} {uri} HTTP/1.1\r\nHost: ha\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();

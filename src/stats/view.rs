@@ -34,6 +34,8 @@ pub struct Rows {
     pub backend: StatRow,
     /// What the traffic stands on.
     pub footing: Footing,
+    /// The number of the snapshot they come from.
+    pub generation: u64,
 }
 
 impl Rows {
@@ -184,9 +186,9 @@ pub struct StatRow {
     pub client_aborts: Option<u64>,
     /// Exchanges the server broke off.
     pub server_aborts: Option<u64>,
-    /// New connections made.
+    /// New connections made (servers).
     pub connects: Option<u64>,
-    /// Requests over connections that were already there.
+    /// Requests over connections that were already there (servers).
     pub reuses: Option<u64>,
     /// Open connections without a request (servers).
     pub idle_connections: Option<u32>,
@@ -351,6 +353,7 @@ pub fn rows(source: &Source, now: Instant) -> Rows {
         backend: backend_row(source, &snapshot, footing),
         servers,
         footing,
+        generation: snapshot.generation,
     }
 }
 
@@ -431,6 +434,9 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
         since: Some(now.saturating_duration_since(server.since)),
         server: Some(Arc::clone(server)),
         cookie: source.cookie.as_ref().map(|_| server.name.to_string()),
+        // Connections belong to a server; nobody counts them for the backend.
+        connects: Some(counters.connects.get()),
+        reuses: Some(counters.reuses.get()),
         idle_connections: Some(counters.idle.get()),
         weight: Some(server.weight.into()),
         active: Some(1),
@@ -463,8 +469,6 @@ fn upstream(counters: &Counters, status: RowStatus) -> StatRow {
         redispatches: some(&counters.redispatches),
         client_aborts: some(&counters.client_aborts),
         server_aborts: some(&counters.server_aborts),
-        connects: some(&counters.connects),
-        reuses: some(&counters.reuses),
         connect_time: Times::of(&counters.connect_time),
         response_time: Times::of(&counters.response_time),
         total_time: Times::of(&counters.total_time),

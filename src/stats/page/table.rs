@@ -217,12 +217,14 @@ fn last_check(row: &StatRow) -> Markup {
         )
     });
     let words = row.last_check().map(|report| report.code.description());
-    let detail = match (&row.reason, &check, words) {
-        (Some(_), Some(check), Some(words)) => Some(format!("{check}: {words}")),
-        (_, _, words) => words.map(Into::into),
-    };
+    // A long reason is cut short in the cell, so the pointer shows it whole.
+    let whole: Vec<&str> = [row.reason.as_deref(), check.as_deref(), words]
+        .into_iter()
+        .flatten()
+        .collect();
+    let title = (!whole.is_empty()).then(|| whole.join("\n"));
     html! {
-        td.ac title=[detail] {
+        td.ac.check title=[title] {
             @match (&row.reason, &check) {
                 (Some(reason), _) => (reason),
                 (None, Some(check)) => (check),
