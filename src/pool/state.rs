@@ -638,3 +638,425 @@ impl Entry {
         server
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{membership::Meta, pool::server::CheckCode};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Pool {
+        state: State,
+        now: Instant,
+    }
+
+    impl Pool {
+        fn new(servers: Vec<StaticServer>) -> Self {
+            let now = Instant::now();
+            let service = "nodes".parse().unwrap();
+            let state = State::new(service, servers, now);
+            Self { state, now }
+        }
+
+        fn apply(&mut self, input: Input) -> Vec<Change> {
+            let events = self.state.apply(input, self.now);
+            events.into_iter().map(|event| event.what).collect()
+        }
+
+        fn up(&mut self, name: &str, epoch: u64, phase: Phase) -> Vec<Change> {
+            self.apply(Input::Member(MemberEvent::Up(member(name, epoch, phase))))
+        }
+
+        fn after(&mut self, time: Duration) -> Vec<Change> {
+            self.now += time;
+            let events = self.state.tick(self.now);
+            events.into_iter().map(|event| event.what).collect()
+        }
+
+        fn server(&mut self, name: &str) -> Arc<Server> {
+            Arc::clone(self.state.snapshot().by_name(name).unwrap())
+        }
+
+        fn status(&mut self, name: &str) -> Status {
+            self.server(name).status
+        }
+
+        fn rotation(&mut self) -> Vec<String> {
+            let snapshot = self.state.snapshot();
+            let names = snapshot
+                .schedule
+                .iter()
+                .map(|index| snapshot.get(*index).unwrap());
+            names.map(|server| server.name.to_string()).collect()
+        }
+    }
+
+    fn id(name: &str, epoch: u64) -> MemberId {
+        let host = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let addr = format!("127.0.0.{host}:7946").parse().unwrap();
+        MemberId { addr, epoch }
+    }
+
+    fn member(name: &str, epoch: u64, phase: Phase) -> Member {
+        let id = id(name, epoch);
+        let announcement = Announcement {
+            service: "nodes".parse().unwrap(),
+            addr: SocketAddr::new(id.addr.ip(), 3000),
+            weight: 1,
+            phase,
+            tags: BTreeMap::new(),
+        };
+        let role = Role::Server(announcement);
+        let name = name.parse().unwrap();
+        Member {
+            id,
+            meta: Meta { name, role },
+        }
+    }
+
+    fn static_server(check: bool) -> StaticServer {
+        let plan = CheckPlan {
+            check: Check::Tcp,
+            interval: 2 * SECOND,
+            thresholds: Thresholds {
+                rise: 2.try_into().unwrap(),
+                fall: 3.try_into().unwrap(),
+            },
+        };
+        StaticServer {
+            name: "s1".parse().unwrap(),
+            target: "127.0.0.1:3000".into(),
+            weight: 1,
+            check: check.then_some(plan),
+        }
+    }
+
+    fn report(code: CheckCode) -> CheckReport {
+        let took = Duration::from_millis(1);
+        CheckReport {
+            code,
+            http_status: None,
+            took,
+        }
+    }
+
+    fn down(id: MemberId) -> Input {
+        Input::Member(MemberEvent::Down(id))
+    }
+
+    #[test]
+    fn a_server_takes_traffic_once_its_app_accepts() {
+        let mut pool = Pool::new(Vec::new());
+        let joined = pool.up("s1", 1, Phase::Down);
+        assert_eq!(joined, [Change::Joined(Status::Down(Cause::Agent))]);
+        assert!(pool.rotation().is_empty());
+        assert_eq!(pool.up("s1", 1, Phase::Ready), [Change::Became(Status::Up)]);
+        assert_eq!(pool.rotation(), ["s1"]);
+    }
+
+    #[test]
+    fn servers_take_turns_in_the_order_of_their_names_however_they_joined() {
+        let mut pool = Pool::new(Vec::new());
+        for name in ["s10", "s2", "s1"] {
+            pool.up(name, 1, Phase::Ready);
+        }
+        assert_eq!(pool.rotation(), ["s1", "s2", "s10"]);
+    }
+
+    #[test]
+    fn a_draining_server_keeps_its_users_and_takes_no_new_ones() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.up("s2", 1, Phase::Ready);
+        pool.up("s1", 1, Phase::Draining);
+        assert_eq!(pool.rotation(), ["s2"]);
+        let server = pool.server("s1");
+        assert!(server.keeps_users() && !server.keeps_connections());
+    }
+
+    #[test]
+    fn a_server_that_says_goodbye_is_gone() {
+        for goodbye in [
+            Input::Member(MemberEvent::Up(member("s1", 1, Phase::Leaving))),
+            Input::Member(MemberEvent::Left(id("s1", 1))),
+        ] {
+            let mut pool = Pool::new(Vec::new());
+            pool.up("s1", 1, Phase::Ready);
+            assert_eq!(pool.apply(goodbye), [Change::Left]);
+            assert!(pool.state.snapshot().servers.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_servers_figures_survive_its_absence() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let before = pool.server("s1");
+        before.live.counters.requests.add(5);
+        pool.apply(Input::Member(MemberEvent::Left(id("s1", 1))));
+        pool.after(60 * SECOND);
+        pool.up("s1", 2, Phase::Ready);
+        let after = pool.server("s1");
+        assert_eq!(
+            (after.sid, after.live.counters.requests.get()),
+            (before.sid, 5)
+        );
+        assert_ne!(after.life, before.life);
+    }
+
+    #[test]
+    fn the_cursor_goes_on_through_every_change() {
+        let mut pool = Pool::new(Vec::new());
+        let before = pool.state.snapshot();
+        pool.up("s1", 1, Phase::Ready);
+        assert!(Arc::ptr_eq(&before.cursor, &pool.state.snapshot().cursor));
+    }
+
+    #[test]
+    fn a_restart_under_the_same_name_wins_and_late_word_of_the_old_life_is_ignored() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let old = pool.server("s1");
+        let mut moved = member("s1", 2, Phase::Ready);
+        moved.id.addr = "127.0.0.9:7946".parse().unwrap();
+        let changes = pool.apply(Input::Member(MemberEvent::Up(moved)));
+        assert_eq!(changes, [Change::Replaced]);
+        assert_eq!(pool.apply(down(id("s1", 1))), []);
+        assert_eq!(pool.apply(Input::Fault(old.life, Fault::Refused)), []);
+        assert_eq!(pool.status("s1"), Status::Up);
+        assert_eq!(
+            pool.up("s1", 1, Phase::Ready),
+            [],
+            "the older life comes too late"
+        );
+    }
+
+    #[test]
+    fn a_suspect_is_the_last_resort() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.up("s2", 1, Phase::Ready);
+        pool.apply(Input::Member(MemberEvent::Suspect(id("s1", 1))));
+        assert_eq!(pool.rotation(), ["s2"]);
+        pool.apply(Input::Member(MemberEvent::Suspect(id("s2", 1))));
+        assert_eq!(pool.rotation(), ["s1", "s2"]);
+        pool.apply(Input::Member(MemberEvent::Refuted(id("s1", 1))));
+        assert_eq!(pool.rotation(), ["s1"]);
+    }
+
+    #[test]
+    fn gossip_alone_never_empties_the_pool() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.up("s2", 1, Phase::Ready);
+        pool.apply(down(id("s1", 1)));
+        assert_eq!(pool.rotation(), ["s2"]);
+        pool.apply(down(id("s2", 1)));
+        assert_eq!(pool.rotation(), ["s1", "s2"]);
+    }
+
+    #[test]
+    fn a_lost_server_leaves_the_page_after_a_minute() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.apply(down(id("s1", 1)));
+        assert_eq!(pool.after(59 * SECOND), []);
+        assert_eq!(pool.after(SECOND), [Change::Left]);
+        assert!(pool.state.snapshot().servers.is_empty());
+    }
+
+    #[test]
+    fn a_refused_connection_takes_a_server_out_until_a_probe_is_accepted() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let life = pool.server("s1").life;
+        assert_eq!(pool.server("s1").probe, None);
+        let changes = pool.apply(Input::Fault(life, Fault::Refused));
+        assert_eq!(changes, [Change::Became(Status::Down(Cause::Refused))]);
+        assert_eq!(pool.server("s1").probe, Some(Probe::Recovery));
+        assert_eq!(
+            pool.apply(Input::Probed(life, report(CheckCode::L4Connection))),
+            []
+        );
+        let changes = pool.apply(Input::Probed(life, report(CheckCode::L4Ok)));
+        assert_eq!(changes, [Change::Became(Status::Up)]);
+        assert_eq!(pool.server("s1").probe, None);
+    }
+
+    #[test]
+    fn a_broken_connection_only_asks_for_a_probe() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let life = pool.server("s1").life;
+        assert_eq!(pool.apply(Input::Fault(life, Fault::Broken)), []);
+        assert_eq!(pool.server("s1").probe, Some(Probe::Recovery));
+        let changes = pool.apply(Input::Probed(life, report(CheckCode::L4Connection)));
+        assert_eq!(changes, [Change::Became(Status::Down(Cause::Refused))]);
+    }
+
+    #[test]
+    fn an_agent_that_sees_its_app_accept_again_clears_what_traffic_met() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let life = pool.server("s1").life;
+        pool.apply(Input::Fault(life, Fault::Refused));
+        pool.up("s1", 1, Phase::Down);
+        assert_eq!(pool.up("s1", 1, Phase::Ready), [Change::Became(Status::Up)]);
+    }
+
+    #[test]
+    fn checks_take_a_static_server_down_and_bring_it_back() {
+        let mut pool = Pool::new(vec![static_server(true)]);
+        let life = pool.server("s1").life;
+        let mut probed = |code| pool.apply(Input::Probed(life, report(code)));
+        assert_eq!(probed(CheckCode::L4Ok), []);
+        assert_eq!(probed(CheckCode::L4Timeout), []);
+        assert_eq!(probed(CheckCode::L4Timeout), []);
+        let down = Change::Became(Status::Down(Cause::Check));
+        assert_eq!(probed(CheckCode::L4Timeout), [down]);
+        assert_eq!(probed(CheckCode::L4Ok), []);
+        assert_eq!(probed(CheckCode::L4Ok), [Change::Became(Status::Up)]);
+        let server = pool.server("s1");
+        assert_eq!((server.failed_checks, server.downs), (3, 1));
+    }
+
+    #[test]
+    fn a_checked_server_that_refuses_traffic_is_down_at_once_and_checked_sooner() {
+        let mut pool = Pool::new(vec![static_server(true)]);
+        let life = pool.server("s1").life;
+        pool.apply(Input::Fault(life, Fault::Refused));
+        assert_eq!(pool.status("s1"), Status::Down(Cause::Refused));
+        let probe = pool.server("s1").probe.clone();
+        assert!(matches!(probe, Some(Probe::Check { interval, .. }) if interval < SECOND));
+        pool.apply(Input::Probed(life, report(CheckCode::L4Ok)));
+        pool.apply(Input::Probed(life, report(CheckCode::L4Ok)));
+        assert_eq!(pool.status("s1"), Status::Up);
+    }
+
+    #[test]
+    fn a_server_without_an_address_waits_for_one_and_a_new_one_is_a_new_life() {
+        let mut server = static_server(false);
+        server.target = "app:3000".into();
+        let mut pool = Pool::new(vec![server]);
+        assert_eq!(pool.status("s1"), Status::Down(Cause::Unresolved));
+        let name: Name = "s1".parse().unwrap();
+        let resolved = |addr: &str| Input::Resolved(name.clone(), Some(addr.parse().unwrap()));
+        assert_eq!(
+            pool.apply(resolved("10.0.0.1:3000")),
+            [Change::Became(Status::Up)]
+        );
+        let first = pool.server("s1").life;
+        pool.apply(Input::Resolved(name.clone(), None));
+        assert_eq!(
+            pool.server("s1").life,
+            first,
+            "an address that works is kept"
+        );
+        pool.apply(resolved("10.0.0.2:3000"));
+        assert_ne!(pool.server("s1").life, first);
+    }
+
+    #[test]
+    fn the_command_lines_server_is_not_replaced_by_a_member_of_its_name() {
+        let mut pool = Pool::new(vec![static_server(false)]);
+        assert_eq!(pool.up("s1", 1, Phase::Ready), []);
+        assert_eq!(pool.server("s1").origin, Origin::Static);
+    }
+
+    #[test]
+    fn other_services_and_balancers_are_not_in_the_pool() {
+        let mut pool = Pool::new(Vec::new());
+        let mut other = member("s1", 1, Phase::Ready);
+        if let Role::Server(announcement) = &mut other.meta.role {
+            announcement.service = "api".parse().unwrap();
+        }
+        let mut balancer = member("s2", 1, Phase::Ready);
+        balancer.meta.role = Role::Balancer;
+        for member in [other, balancer] {
+            assert_eq!(pool.apply(Input::Member(MemberEvent::Up(member))), []);
+        }
+    }
+
+    #[test]
+    fn downtime_adds_up_over_the_times_a_server_was_down() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        for _ in 0..2 {
+            pool.up("s1", 1, Phase::Down);
+            pool.after(10 * SECOND);
+            pool.up("s1", 1, Phase::Ready);
+            pool.after(10 * SECOND);
+        }
+        let server = pool.server("s1");
+        assert_eq!((server.downs, server.downtime(pool.now)), (2, 20 * SECOND));
+    }
+
+    #[test]
+    fn a_server_that_did_not_change_is_described_once() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let before = pool.server("s1");
+        pool.up("s2", 1, Phase::Ready);
+        assert!(Arc::ptr_eq(&before, &pool.server("s1")));
+    }
+
+    fn any_input() -> impl Strategy<Value = Input> {
+        let phase = prop_oneof![
+            Just(Phase::Down),
+            Just(Phase::Ready),
+            Just(Phase::Draining),
+            Just(Phase::Leaving),
+        ];
+        let name = prop_oneof![Just("s1"), Just("s2"), Just("s3")];
+        let member_event = (name, 1u64..4, phase, 0..5).prop_map(|(name, epoch, phase, kind)| {
+            Input::Member(match kind {
+                0 => MemberEvent::Suspect(id(name, epoch)),
+                1 => MemberEvent::Refuted(id(name, epoch)),
+                2 => MemberEvent::Down(id(name, epoch)),
+                3 => MemberEvent::Left(id(name, epoch)),
+                _ => MemberEvent::Up(member(name, epoch, phase)),
+            })
+        });
+        let life = (1u64..12).prop_map(Life);
+        let fault = life
+            .clone()
+            .prop_map(|life| Input::Fault(life, Fault::Refused));
+        let probed = (life, any::<bool>()).prop_map(|(life, passed)| {
+            let code = if passed {
+                CheckCode::L4Ok
+            } else {
+                CheckCode::L4Connection
+            };
+            Input::Probed(life, report(code))
+        });
+        prop_oneof![4 => member_event, 1 => fault, 1 => probed]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_the_snapshot_is_sound(
+            inputs in proptest::collection::vec((any_input(), 0u32..40), 0..60)
+        ) {
+            let mut pool = Pool::new(Vec::new());
+            let mut generation = 0;
+            for (input, pause) in inputs {
+                pool.apply(input);
+                pool.after(SECOND * pause);
+                let snapshot = pool.state.snapshot();
+                prop_assert!(snapshot.generation > generation);
+                generation = snapshot.generation;
+                prop_assert!(snapshot.servers.is_sorted_by_key(|server| &server.name));
+                for index in &snapshot.schedule {
+                    let server = snapshot.get(*index).unwrap();
+                    let refused = server.status == Status::Down(Cause::Refused);
+                    prop_assert!(!refused && server.status != Status::Drain);
+                }
+                let any_up = snapshot.servers.iter().any(|server| server.takes_new_users());
+                prop_assert!(!any_up || snapshot.can_serve());
+            }
+        }
+    }
+}

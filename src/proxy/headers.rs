@@ -67,6 +67,7 @@ pub(super) fn prepare_request(
             .insert(header::TE, HeaderValue::from_static("trailers"));
     }
     to_origin_form(head);
+    name_a_host(&mut head.headers, local);
     say_who_asked(&mut head.headers, peer, local);
     head.version = Version::HTTP_11;
     upgrade.is_some()
@@ -149,6 +150,16 @@ fn to_origin_form(head: &mut request::Parts) {
     }
     let path = head.uri.path_and_query().cloned();
     head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+}
+
+/// HTTP/1.0 has no `Host`, and HTTP/1.1 must have one: the address that was
+/// asked.
+fn name_a_host(headers: &mut HeaderMap, local: SocketAddr) {
+    if !headers.contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::try_from(local.to_string())
+    {
+        headers.insert(header::HOST, host);
+    }
 }
 
 fn say_who_asked(headers: &mut HeaderMap, peer: SocketAddr, local: SocketAddr) {
@@ -307,6 +318,12 @@ mod tests {
         assert_eq!(values(&head.headers, "host"), ["real.example:81"]);
         let (head, _) = prepared("http://real.example", &[]);
         assert_eq!(head.uri, "/");
+    }
+
+    #[test]
+    fn a_request_without_a_host_gets_the_address_it_came_to() {
+        let (head, _) = prepared("/", &[]);
+        assert_eq!(values(&head.headers, "host"), [LOCAL]);
     }
 
     #[test]
