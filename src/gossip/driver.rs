@@ -70,6 +70,8 @@ type Leave = bool;
 impl Driver {
     /// Runs until the goodbye is said or nobody holds a handle any more.
     pub(super) async fn run(mut self) {
+        // Until tokio has seen that the socket can send, it refuses to try.
+        self.socket.writable().await.unwrap_or_default();
         self.round(Instant::now());
         while !self.core.is_gone() {
             let input = self.next().await;
