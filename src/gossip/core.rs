@@ -6,7 +6,7 @@
 //! many of them over virtual time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     time::Duration,
 };
@@ -141,6 +141,10 @@ struct Effects {
     now: Instant,
     sends: VecDeque<Outgoing>,
     timers: Timers<Due>,
+    /// When to forget the members that are down, a day after the last word.
+    /// One for each address: as timers they would pile up, for every
+    /// identity that anybody ever declared down.
+    forget: BTreeMap<SocketAddr, (Instant, Id)>,
     /// foca took a new identity of itself.
     rejoined: bool,
 }
@@ -554,6 +558,7 @@ impl Core {
         self.knock();
         self.sync_when_due();
         self.table.expire(self.effects.now);
+        self.forget_long_down();
         let pause = match self.alone_since {
             Some(since) => pause_alone(self.effects.now - since),
             None => SEARCH_PERIOD,
@@ -593,6 +598,15 @@ impl Core {
         let chosen = self.rng.random_range(0..missing.len());
         if let Some(id) = missing.into_iter().nth(chosen) {
             self.announce(id);
+        }
+    }
+
+    fn forget_long_down(&mut self) {
+        let now = self.effects.now;
+        let due = self.effects.forget.extract_if(.., |_, (at, _)| *at <= now);
+        let forgotten: Vec<_> = due.map(|(_, (_, id))| id).collect();
+        for id in forgotten {
+            self.fire(Timer::RemoveDown(id));
         }
     }
 
@@ -664,7 +678,7 @@ impl Core {
         self.foca.num_members() > 0
     }
 
-    fn known(&self) -> usize {
+    pub(super) fn known(&self) -> usize {
         self.foca.iter_membership_state().len()
     }
 
@@ -684,6 +698,7 @@ impl Effects {
             now,
             sends: VecDeque::new(),
             timers: Timers::new(),
+            forget: BTreeMap::new(),
             rejoined: false,
         }
     }
@@ -710,7 +725,12 @@ impl foca::Runtime<Id> for Effects {
     }
 
     fn submit_after(&mut self, event: Timer<Id>, after: Duration) {
-        self.set_timer(after, Due::Foca(event));
+        match event {
+            Timer::RemoveDown(id) => {
+                self.forget.insert(id.addr(), (self.now + after, id));
+            }
+            event => self.set_timer(after, Due::Foca(event)),
+        }
     }
 }
 

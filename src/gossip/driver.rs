@@ -29,7 +29,7 @@ use super::{
     sync::{self, Request},
     wire::{Counters, DropReason, Envelope, MAX_PACKET},
 };
-use crate::membership::{MemberEvent, Meta};
+use crate::membership::MemberEvent;
 
 /// Datagrams taken in one round, so that a flood cannot keep timers waiting.
 const MAX_DRAINED: usize = 256;
@@ -55,7 +55,7 @@ pub(super) struct Driver {
 
 /// Everything that can wake the driver.
 enum Input {
-    Wish(Meta, Leave),
+    Wish(Wish),
     Abandoned,
     Readable,
     Deadline,
@@ -65,19 +65,19 @@ enum Input {
     RoomForEvent,
 }
 
-type Leave = bool;
-
 impl Driver {
     /// Runs until the goodbye is said or nobody holds a handle any more.
     pub(super) async fn run(mut self) {
+        // Until tokio has seen that the socket can send, it refuses to try.
+        self.socket.writable().await.unwrap_or_default();
         self.round(Instant::now());
         while !self.core.is_gone() {
             let input = self.next().await;
             let now = Instant::now();
             match input {
                 Input::Abandoned => return,
-                Input::Wish(_, true) => self.core.leave(now),
-                Input::Wish(meta, false) => {
+                Input::Wish(Wish { leave: true, .. }) => self.core.leave(now),
+                Input::Wish(Wish { meta, .. }) => {
                     // The handle has checked it; a refusal changes nothing.
                     self.core.update(&meta, now).unwrap_or_default();
                 }
@@ -103,10 +103,7 @@ impl Driver {
         tokio::select! {
             biased;
             changed = self.wishes.changed() => match changed {
-                Ok(()) => {
-                    let wish = self.wishes.borrow_and_update();
-                    Input::Wish(wish.meta.clone(), wish.leave)
-                }
+                Ok(()) => Input::Wish(self.wishes.borrow_and_update().clone()),
                 Err(_) => Input::Abandoned,
             },
             room = self.events.reserve(), if !self.outbox.is_empty() => {

@@ -372,7 +372,11 @@ mod tests {
             .until(|members| members.len() == 2 && members[1].state == MemberState::Left)
             .await;
         assert!(first.handle.members()[0].local);
-        assert!(first.handle.counters().received.load(Ordering::Relaxed) > 0);
+        for node in [&first, &second] {
+            let counters = node.handle.counters();
+            assert!(counters.received.load(Ordering::Relaxed) > 0);
+            assert_eq!(counters.unsent.load(Ordering::Relaxed), 0);
+        }
     }
 
     #[tokio::test]

@@ -354,6 +354,21 @@ fn spread(what: &str, times: impl Iterator<Item = Duration>) -> [Duration; 3] {
     spread
 }
 
+#[test]
+fn a_seed_replays_its_simulation_packet_by_packet() {
+    let run = || {
+        let mut sim = Sim::cluster(7, 0.1, 5);
+        sim.kill(3);
+        sim.run(5 * SECOND);
+        let events = sim.nodes[&0].events.iter();
+        let events: Vec<_> = events
+            .map(|(at, event)| (*at - sim.start, event.clone()))
+            .collect();
+        (sim.packets, events)
+    };
+    assert_eq!(run(), run());
+}
+
 // --- joining ---
 
 #[test]
@@ -741,6 +756,25 @@ fn the_table_does_not_grow_beyond_its_bound() {
         let refused = core.receive(addr(9), Kind::Hello, &hello, now);
         assert_eq!(refused, Err(DropReason::TableFull));
     });
+}
+
+#[test]
+fn whoever_is_down_is_forgotten_after_a_day() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    for generation in 0..10 {
+        let phase = if generation % 2 == 0 {
+            Phase::Draining
+        } else {
+            Phase::Ready
+        };
+        sim.act(1, |core, now| core.update(&meta(1, phase), now).unwrap());
+        sim.run(20 * MS);
+    }
+    sim.kill(1);
+    sim.run(Duration::from_hours(23));
+    assert_eq!(sim.nodes[&0].core.known(), 1);
+    sim.run(Duration::from_hours(2));
+    assert_eq!(sim.nodes[&0].core.known(), 0);
 }
 
 // --- foca itself ---

@@ -115,3 +115,77 @@ async fn read(stream: &mut TcpStream, envelope: &Envelope) -> io::Result<Roster>
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        gossip::{
+            core::{Birth, Core},
+            wire::{Key, Keyring},
+        },
+        membership::{Meta, Role},
+    };
+
+    fn roster(addr: SocketAddr) -> Roster {
+        let core = Core::new(&Birth {
+            addr,
+            meta: Meta {
+                name: "ha".parse().unwrap(),
+                role: Role::Balancer,
+            },
+            unix_ms: 1,
+            now: Instant::now(),
+            seed: 1,
+        });
+        core.unwrap().roster(None)
+    }
+
+    fn envelope(keyring: Keyring) -> Arc<Envelope> {
+        Arc::new(Envelope::new("test".parse().unwrap(), keyring))
+    }
+
+    /// A node that answers each request with the roster it got.
+    async fn echoing(envelope: Arc<Envelope>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (sender, mut requests) = mpsc::channel::<Request>(1);
+        tokio::spawn(serve(listener, envelope, sender));
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                request.reply.send(request.roster).unwrap();
+            }
+        });
+        addr
+    }
+
+    #[tokio::test]
+    async fn both_sides_get_the_roster_of_the_other() {
+        let peer = echoing(envelope(Keyring::default())).await;
+        let ours = roster("10.0.0.1:7946".parse().unwrap());
+        let theirs = exchange(peer, ours, envelope(Keyring::default())).await;
+        assert_eq!(theirs.unwrap().addr(), "10.0.0.1:7946".parse().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_caller_with_another_key_gets_nothing_and_others_are_served() {
+        let ring = || envelope(std::iter::once(Key::generate()).collect());
+        let (good, bad) = (ring(), ring());
+        let peer = echoing(Arc::clone(&good)).await;
+        let ours = roster("10.0.0.1:7946".parse().unwrap());
+        assert!(exchange(peer, ours.clone(), bad).await.is_err());
+        assert!(exchange(peer, ours, good).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_claim_of_a_huge_frame_is_hung_up_on() {
+        let peer = echoing(envelope(Keyring::default())).await;
+        let mut stream = TcpStream::connect(peer).await.unwrap();
+        stream.write_all(&[0xff; 4]).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.is_empty());
+    }
+}
