@@ -277,21 +277,9 @@ fn statistics(
             http: facts.http,
         },
         members: Box::new(move || {
-            members.get().map_or_else(Vec::new, |g| {
-                g.members()
-                    .iter()
-                    .cloned()
-                    .map(|m| stats::MemberRow {
-                        id: m.id,
-                        meta: m.meta,
-                        state: m.state,
-                        since: m.since,
-                        incarnation: m.incarnation,
-                        generation: m.generation,
-                        local: m.local,
-                    })
-                    .collect()
-            })
+            members
+                .get()
+                .map_or_else(Arc::default, gossip::Handle::members)
         }),
         figures: Vec::new(),
         gossip_keyed: facts.keyed,

@@ -6,6 +6,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// The name of a node, a server or a service.
 ///
@@ -211,6 +212,26 @@ pub enum MemberState {
     Down,
     /// It said goodbye.
     Left,
+}
+
+/// A member as the outside sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    /// Which life of which node.
+    pub id: MemberId,
+    /// What it says of itself; `None` where that cannot be read, as from a
+    /// later version of the program.
+    pub meta: Option<Meta>,
+    /// How it is doing.
+    pub state: MemberState,
+    /// Since when it is in this state.
+    pub since: Instant,
+    /// How often it refuted a suspicion; not known of the local node.
+    pub incarnation: Option<u16>,
+    /// How often it changed what it says, or rejoined, in this life.
+    pub generation: u32,
+    /// Whether it is this very node.
+    pub local: bool,
 }
 
 #[cfg(test)]

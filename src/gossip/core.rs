@@ -22,11 +22,11 @@ use super::{
     identity::{Id, MetaError},
     profile,
     seeds::{Company, pause_alone},
-    table::{MemberView, Table},
+    table::Table,
     timers::Timers,
     wire::{DropReason, Kind},
 };
-use crate::membership::{MemberEvent, MemberId, MemberState, Meta};
+use crate::membership::{MemberEvent, MemberId, MemberState, MemberView, Meta};
 
 /// The most members that are kept, the dead ones of a day included.
 pub(super) const MAX_MEMBERS: usize = 4096;

@@ -44,10 +44,9 @@ use self::{
 pub use self::{
     identity::{MAX_TAG_VALUE, MetaError},
     seeds::{DEFAULT_PORT, Seed, SeedError, local_address},
-    table::MemberView,
     wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
 };
-use crate::membership::{MemberEvent, MemberId, Meta, Name};
+use crate::membership::{MemberEvent, MemberId, MemberView, Meta, Name};
 
 /// How often a port free for UDP may turn out taken for TCP.
 const BIND_ATTEMPTS: usize = 16;

@@ -13,30 +13,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::identity::{Id, says_goodbye};
-use crate::membership::{Member, MemberEvent, MemberId, MemberState, Meta};
+use crate::membership::{Member, MemberEvent, MemberId, MemberState, MemberView, Meta};
 
 /// How long a member that is gone stays in the view.
 pub(super) const SHOW_GONE: Duration = Duration::from_mins(1);
-
-/// A member as the outside sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberView {
-    /// Which life of which node.
-    pub id: MemberId,
-    /// What it says of itself; `None` where that cannot be read, as from a
-    /// later version of the program.
-    pub meta: Option<Meta>,
-    /// How it is doing.
-    pub state: MemberState,
-    /// Since when it is in this state.
-    pub since: Instant,
-    /// How often it refuted a suspicion; not known of the local node.
-    pub incarnation: Option<u16>,
-    /// How often it changed what it says, or rejoined, in this life.
-    pub generation: u32,
-    /// Whether it is this very node.
-    pub local: bool,
-}
 
 /// The rows, and the events that have not been taken yet.
 #[derive(Debug, Default)]

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, sync::Arc, ti
 
 use tokio::time::Instant;
 
-use super::{Figure, FigureKind, MemberRow, Process, Source};
+use super::{Figure, FigureKind, Process, Source};
 use crate::{
     counters::Totals,
     membership::{
-        Announcement, Member, MemberEvent, MemberId, MemberState, Meta, Name, Phase, Role,
+        Announcement, Member, MemberEvent, MemberId, MemberState, MemberView, Meta, Name, Phase,
+        Role,
     },
     pool::{
         Input, Writer,
@@ -43,12 +44,13 @@ pub(super) fn source() -> Arc<Source> {
             state.apply(Input::Member(event), Instant::now());
         }
     }
-    let source = source_of(state, [vec![balancer()], members.into()].concat());
+    let members: Vec<MemberView> = [vec![balancer()], members.into()].concat();
+    let source = source_of(state, members.into());
     serve_some(&source);
     Arc::new(source)
 }
 
-fn source_of(state: State, members: Vec<MemberRow>) -> Source {
+fn source_of(state: State, members: Arc<Vec<MemberView>>) -> Source {
     let (_, _, pool) = Writer::new("nodes".into(), state);
     Source {
         pool,
@@ -66,7 +68,7 @@ fn source_of(state: State, members: Vec<MemberRow>) -> Source {
             started_unix: 1_700_000_000,
             http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
         },
-        members: Box::new(move || members.clone()),
+        members: Box::new(move || Arc::clone(&members)),
         figures: vec![figure("malformed", 3), figure("other_cluster", 4)],
         gossip_keyed: false,
         log_lines_dropped: Arc::default(),
@@ -104,7 +106,7 @@ fn static_servers() -> Vec<StaticServer> {
         .into()
 }
 
-fn events(row: &MemberRow) -> Vec<MemberEvent> {
+fn events(row: &MemberView) -> Vec<MemberEvent> {
     let up = MemberEvent::Up(Member {
         id: row.id,
         meta: row.meta.clone().unwrap(),
@@ -116,7 +118,7 @@ fn events(row: &MemberRow) -> Vec<MemberEvent> {
     }
 }
 
-fn member(server: &str, phase: Phase, state: MemberState) -> MemberRow {
+fn member(server: &str, phase: Phase, state: MemberState) -> MemberView {
     let host = server.as_bytes()[1];
     let announced = Announcement {
         service: name("nodes"),
@@ -125,18 +127,18 @@ fn member(server: &str, phase: Phase, state: MemberState) -> MemberRow {
         phase,
         tags: BTreeMap::from([("note".into(), HOSTILE.into())]),
     };
-    MemberRow {
+    MemberView {
         local: false,
         ..row(server, [10, 0, 0, host], Role::Server(announced), state)
     }
 }
 
-fn balancer() -> MemberRow {
+fn balancer() -> MemberView {
     row("ha", [10, 0, 0, 1], Role::Balancer, MemberState::Alive)
 }
 
-fn row(node: &str, host: [u8; 4], role: Role, state: MemberState) -> MemberRow {
-    MemberRow {
+fn row(node: &str, host: [u8; 4], role: Role, state: MemberState) -> MemberView {
+    MemberView {
         id: MemberId {
             addr: SocketAddr::from((host, 7946)),
             epoch: 1,

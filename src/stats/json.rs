@@ -7,11 +7,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
-    source::{MemberRow, Source},
+    source::Source,
     view::{Rows, StatRow, Times},
 };
 use crate::{
-    membership::{Announcement, MemberState, Name, Phase, Role},
+    membership::{Announcement, MemberState, MemberView, Name, Phase, Role},
     pool::{
         Server, Status,
         server::{CheckReport, Origin},
@@ -33,7 +33,7 @@ pub fn servers(source: &Source, rows: &Rows) -> String {
 }
 
 /// The members, as `/v1/members` answers.
-pub fn members(members: &[MemberRow], now: Instant) -> String {
+pub fn members(members: &[MemberView], now: Instant) -> String {
     let members = members.iter().map(|row| MemberJson::of(row, now)).collect();
     to_text(&MembersAnswer { members })
 }
@@ -232,7 +232,7 @@ struct MemberJson<'a> {
 }
 
 impl<'a> MemberJson<'a> {
-    fn of(row: &'a MemberRow, now: Instant) -> Self {
+    fn of(row: &'a MemberView, now: Instant) -> Self {
         let role = row.meta.as_ref().map(|meta| &meta.role);
         Self {
             name: row.meta.as_ref().map(|meta| &meta.name),

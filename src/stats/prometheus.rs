@@ -16,11 +16,11 @@ use super::{
     source::{
         Figure,
         FigureKind::{self, Counter as COUNTER, Gauge as GAUGE},
-        MemberRow, Source,
+        Source,
     },
     view::{Kind, RowStatus, Rows, StatRow, Times},
 };
-use crate::membership::MemberState;
+use crate::membership::{MemberState, MemberView};
 
 /// The format's media type.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -299,7 +299,7 @@ fn one_if(holds: bool) -> f64 {
 
 // === of the cluster, and of other parts ===
 
-fn cluster(rows: &Rows, members: &[MemberRow]) -> Vec<MetricFamily> {
+fn cluster(rows: &Rows, members: &[MemberView]) -> Vec<MetricFamily> {
     let states = [
         (MemberState::Alive, "alive"),
         (MemberState::Suspect, "suspect"),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
     counters::{Counter, Totals},
-    membership::{MemberId, MemberState, Meta, Name},
+    membership::{MemberView, Name},
     pool::Reader,
 };
 
@@ -36,7 +36,7 @@ pub struct Source {
     /// Facts of the process.
     pub process: Process,
     /// Lists the members that gossip knows.
-    pub members: Box<dyn Fn() -> Vec<MemberRow> + Send + Sync>,
+    pub members: Box<dyn Fn() -> Arc<Vec<MemberView>> + Send + Sync>,
     /// Figures of other parts, such as gossip's; only `/metrics` prints them.
     pub figures: Vec<Figure>,
     /// Whether gossip is encrypted and authenticated.
@@ -83,25 +83,6 @@ pub struct Process {
     pub started_unix: i64,
     /// Where it takes traffic.
     pub http: Vec<SocketAddr>,
-}
-
-/// A member of the cluster, as gossip knows it.
-#[derive(Debug, Clone)]
-pub struct MemberRow {
-    /// Which life of which node.
-    pub id: MemberId,
-    /// What it says of itself; `None` where that cannot be read.
-    pub meta: Option<Meta>,
-    /// How it is doing.
-    pub state: MemberState,
-    /// Since when it is in this state.
-    pub since: Instant,
-    /// How often it refuted a suspicion; not known of the local node.
-    pub incarnation: Option<u16>,
-    /// How often it changed what it says of itself in this life.
-    pub generation: u32,
-    /// Whether it is this very node.
-    pub local: bool,
 }
 
 /// A figure that another part of the process counts.

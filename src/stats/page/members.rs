@@ -5,12 +5,12 @@ use tokio::time::Instant;
 
 use super::age;
 use crate::{
-    membership::{Announcement, MemberState, Role},
-    stats::{json::phase, source::MemberRow},
+    membership::{Announcement, MemberState, MemberView, Role},
+    stats::json::phase,
 };
 
 /// All members.
-pub(super) fn table(members: &[MemberRow], now: Instant) -> Markup {
+pub(super) fn table(members: &[MemberView], now: Instant) -> Markup {
     html! {
         div.proxy #gossip-members {
             h3.name { a href="#gossip-members" { "members" } span { "as gossip knows them" } }
@@ -39,7 +39,7 @@ pub(super) fn table(members: &[MemberRow], now: Instant) -> Markup {
     }
 }
 
-fn row(member: &MemberRow, now: Instant) -> Markup {
+fn row(member: &MemberView, now: Instant) -> Markup {
     let meta = member.meta.as_ref();
     let since = now.saturating_duration_since(member.since);
     html! {
