@@ -40,6 +40,18 @@ impl Reader {
         arc_swap::Cache::new(Arc::clone(&self.snapshot))
     }
 
+    /// Waits until there is a snapshot newer than `known`.
+    ///
+    /// Cancel safe. Never returns once the writer is gone.
+    pub async fn newer_than(&mut self, known: &Snapshot) {
+        let newer = self
+            .generation
+            .wait_for(|generation| *generation > known.generation);
+        if newer.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until a snapshot newer than the last one waited for is there.
     ///
     /// Cancel safe. Never returns once the writer is gone: there is no news.

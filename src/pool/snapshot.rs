@@ -16,6 +16,8 @@ const MAX_PLACES: usize = 65_536;
 /// The pool at one moment.
 #[derive(Debug, Default)]
 pub struct Snapshot {
+    /// Counts the snapshots: a later one has a larger number.
+    pub generation: u64,
     /// Every server, in the order of names.
     pub servers: Vec<Arc<Server>>,
     /// Servers that take new users, each as often as its weight says, spread
@@ -33,6 +35,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Builds the view of `servers`.
     pub fn new(
+        generation: u64,
         servers: Vec<Arc<Server>>,
         cursor: Arc<AtomicUsize>,
         last_loss: Option<Instant>,
@@ -43,6 +46,7 @@ impl Snapshot {
             .map(|(index, server)| (server.name.to_string(), index))
             .collect();
         Self {
+            generation,
             servers,
             schedule,
             cursor,

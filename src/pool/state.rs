@@ -135,6 +135,7 @@ pub struct State {
     /// Figures of servers that left, for their return.
     departed: HashMap<Name, Departed>,
     cursor: Arc<AtomicUsize>,
+    generation: u64,
     next_sid: u32,
     next_life: u64,
     last_loss: Option<Instant>,
@@ -156,6 +157,7 @@ impl State {
             members: HashMap::new(),
             departed: HashMap::new(),
             cursor: Arc::default(),
+            generation: 0,
             next_sid: 1,
             next_life: 1,
             last_loss: None,
@@ -221,7 +223,13 @@ impl State {
             .iter_mut()
             .map(|(name, entry)| entry.describe(name))
             .collect();
-        Snapshot::new(servers, Arc::clone(&self.cursor), self.last_loss)
+        self.generation += 1;
+        Snapshot::new(
+            self.generation,
+            servers,
+            Arc::clone(&self.cursor),
+            self.last_loss,
+        )
     }
 
     fn member_up(&mut self, member: Member, now: Instant) -> Vec<Event> {

@@ -39,8 +39,9 @@ impl Writer {
     /// The first snapshot is there at once.
     pub fn new(service: String, mut state: State) -> (Self, mpsc::Sender<Input>, Reader) {
         let (sender, inputs) = mpsc::channel(QUEUE);
-        let (generation, seen) = watch::channel(0);
-        let snapshot = Arc::new(ArcSwap::from_pointee(state.snapshot()));
+        let first = state.snapshot();
+        let (generation, seen) = watch::channel(first.generation);
+        let snapshot = Arc::new(ArcSwap::from_pointee(first));
         let reader = Reader {
             snapshot: Arc::clone(&snapshot),
             generation: seen,
@@ -87,8 +88,11 @@ impl Writer {
     }
 
     fn publish(&mut self) {
-        self.snapshot.store(Arc::new(self.state.snapshot()));
-        self.generation.send_modify(|generation| *generation += 1);
+        let snapshot = self.state.snapshot();
+        let generation = snapshot.generation;
+        self.snapshot.store(Arc::new(snapshot));
+        // After the store: whoever hears of it finds it.
+        self.generation.send_replace(generation);
     }
 
     fn report(&self, events: &[Event]) {

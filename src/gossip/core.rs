@@ -1,0 +1,736 @@
+//! The membership protocol without any I/O: foca, and what it leaves to us.
+//!
+//! Inputs go in with the time they came at; then [`Core::settle`]; then the
+//! caller takes out what there is to send, to tell and to wait for. The core
+//! never reads a clock, never logs and never waits, so a simulation can run
+//! many of them over virtual time.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use foca::{Foca, Header, Message, NoCustomBroadcast, Notification, PostcardCodec, State};
+use foca::{Identity as _, Timer};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{
+    identity::{Id, MetaError},
+    profile,
+    seeds::{Company, pause_alone},
+    table::{MemberView, Table},
+    timers::Timers,
+    wire::{DropReason, Kind},
+};
+use crate::membership::{MemberEvent, MemberId, MemberState, Meta};
+
+/// The most members that are kept, the dead ones of a day included.
+pub(super) const MAX_MEMBERS: usize = 4096;
+/// The most members that one packet can name: its size by the smallest id.
+const MAX_IN_PACKET: usize = 128;
+
+const SYNC_PERIOD: Duration = Duration::from_secs(30);
+/// Until an exchange succeeded, another peer is tried this often.
+const SYNC_RETRY: Duration = Duration::from_secs(1);
+/// How often missing members and silent seeds are looked for.
+const SEARCH_PERIOD: Duration = Duration::from_secs(1);
+/// The goodbye is said three times in all.
+const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
+const GOODBYE_REPEATS: u8 = 2;
+/// At most one answer a while to one address, so that nobody can be flooded
+/// through us.
+const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
+const WELCOME_PAUSE: Duration = Duration::from_millis(100);
+/// The most addresses whose last answer is remembered.
+const MAX_ANSWERS: usize = 4096;
+/// A clock may be wrong by this much; who claims more is not followed.
+const MAX_AHEAD: u64 = 3600 * 1000;
+
+/// Something to send, not yet in its envelope.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    pub(super) to: SocketAddr,
+    pub(super) kind: Kind,
+    pub(super) body: Bytes,
+}
+
+/// What two nodes tell each other in a state sync.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Roster {
+    /// The node that speaks.
+    from: Id,
+    /// The members it knows to be alive, with their incarnation.
+    members: Vec<(Id, u16)>,
+}
+
+impl Roster {
+    #[cfg(test)]
+    pub(super) fn forged(from: Id, members: Vec<(Id, u16)>) -> Self {
+        Self { from, members }
+    }
+
+    /// The address of the node that speaks.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.from.addr()
+    }
+}
+
+/// The start of a core.
+#[derive(Debug)]
+pub(super) struct Birth {
+    pub(super) addr: SocketAddr,
+    pub(super) meta: Meta,
+    /// Wall clock at `now`, unix milliseconds; also the epoch.
+    pub(super) unix_ms: u64,
+    pub(super) now: Instant,
+    /// Seed of every random choice.
+    pub(super) seed: u64,
+}
+
+/// One node of the cluster.
+pub(super) struct Core {
+    foca: Foca<Id, PostcardCodec, StdRng, NoCustomBroadcast>,
+    effects: Effects,
+    table: Table,
+    rng: StdRng,
+    born: Instant,
+    unix_ms: u64,
+    /// Nodes the settings of foca were made for.
+    size: usize,
+    seeds: Vec<SocketAddr>,
+    syncs: VecDeque<SocketAddr>,
+    /// Whether a state sync succeeded since the first peer appeared.
+    synced: bool,
+    next_sync: Instant,
+    /// Since when there is no peer.
+    alone_since: Option<Instant>,
+    /// Whom we answered lately, and when.
+    answers: HashMap<(SocketAddr, Answer), Instant>,
+    life: Life,
+    local_changed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    Leaving { repeats: u8 },
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Answer {
+    Welcome,
+    Correction,
+}
+
+/// What a timer is for.
+#[derive(Debug)]
+enum Due {
+    Foca(Timer<Id>),
+    Search,
+    Goodbye,
+}
+
+/// Where foca's effects go.
+#[derive(Debug)]
+struct Effects {
+    now: Instant,
+    sends: VecDeque<Outgoing>,
+    timers: Timers<Due>,
+    /// foca took a new identity of itself.
+    rejoined: bool,
+}
+
+impl Core {
+    pub(super) fn new(birth: &Birth) -> Result<Self, MetaError> {
+        let id = Id::new(birth.addr, birth.unix_ms, &birth.meta)?;
+        let mut rng = StdRng::seed_from_u64(birth.seed);
+        let foca_rng = StdRng::seed_from_u64(rng.random());
+        let mut effects = Effects::new(birth.now);
+        effects.timers.set(birth.now, Due::Search);
+        Ok(Self {
+            foca: Foca::new(id, profile::running(1), foca_rng, PostcardCodec),
+            effects,
+            table: Table::default(),
+            rng,
+            born: birth.now,
+            unix_ms: birth.unix_ms,
+            size: 1,
+            seeds: Vec::new(),
+            syncs: VecDeque::new(),
+            synced: false,
+            next_sync: birth.now,
+            alone_since: Some(birth.now),
+            answers: HashMap::new(),
+            life: Life::Running,
+            local_changed: true,
+        })
+    }
+
+    // --- inputs ---
+
+    /// Takes a message out of a datagram that came from `from`.
+    pub(super) fn receive(
+        &mut self,
+        from: SocketAddr,
+        kind: Kind,
+        body: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.effects.now = now;
+        if self.life != Life::Running {
+            // A late packet that carries our own end would make foca rejoin.
+            return Ok(());
+        }
+        match kind {
+            Kind::Foca => self.receive_foca(body),
+            Kind::Hello => self.receive_hello(from, body),
+            Kind::Table => Err(DropReason::Malformed),
+        }
+    }
+
+    /// Lets every timer fire that is due.
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.effects.now = now;
+        self.excuse_own_stall();
+        while let Some(due) = self.effects.timers.pop_due(now) {
+            match due {
+                Due::Foca(timer) => self.fire(timer),
+                Due::Search => self.search(),
+                Due::Goodbye => self.repeat_goodbye(),
+            }
+        }
+    }
+
+    /// The addresses to look for the cluster at.
+    pub(super) fn set_seeds(&mut self, seeds: Vec<SocketAddr>, now: Instant) {
+        self.effects.now = now;
+        self.seeds = seeds;
+        if self.life == Life::Running {
+            self.greet_seeds();
+        }
+    }
+
+    /// Says something new of this node to everyone.
+    pub(super) fn update(&mut self, meta: &Meta, now: Instant) -> Result<(), MetaError> {
+        self.effects.now = now;
+        let unchanged = self.foca.identity().meta().as_ref() == Some(meta);
+        if self.life == Life::Running && !unchanged {
+            let id = self.foca.identity().with_meta(meta)?;
+            self.become_id(id);
+        }
+        Ok(())
+    }
+
+    /// Says goodbye. It is over once [`Core::is_gone`].
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.effects.now = now;
+        if self.life != Life::Running {
+            return;
+        }
+        self.life = Life::Leaving {
+            repeats: GOODBYE_REPEATS,
+        };
+        tolerate(self.foca.set_config(profile::leaving(self.size)));
+        let farewell = self.foca.identity().farewell();
+        tolerate(self.foca.change_identity(farewell, &mut self.effects));
+        tolerate(self.foca.leave_cluster(&mut self.effects));
+        self.effects.set_timer(GOODBYE_PERIOD, Due::Goodbye);
+        self.local_changed = true;
+    }
+
+    /// Takes over what a peer told in a state sync.
+    pub(super) fn merge(&mut self, roster: Roster, now: Instant) {
+        self.effects.now = now;
+        if self.life != Life::Running {
+            return;
+        }
+        let own = self.foca.identity().addr();
+        let (ours, theirs): (Vec<_>, Vec<_>) = std::iter::once((roster.from, 0))
+            .chain(roster.members)
+            .take(MAX_MEMBERS)
+            .filter(|(id, _)| id.reachable())
+            .partition(|(id, _)| id.addr() == own);
+        for (id, _) in ours {
+            self.outlive(&id);
+        }
+        let mut room = MAX_MEMBERS.saturating_sub(self.known());
+        let updates: Vec<_> = theirs
+            .into_iter()
+            .filter(|(id, _)| {
+                if self.known_at(id.addr()).is_some() {
+                    return true;
+                }
+                let fits = room > 0;
+                room = room.saturating_sub(1);
+                fits
+            })
+            .map(|(id, incarnation)| foca::Member::new(id, incarnation, State::Alive))
+            .collect();
+        let mut updates = updates.into_iter();
+        // Whoever speaks may be news to everyone. The rest, the first time,
+        // is news to nobody but us.
+        self.apply(updates.by_ref().take(1), true);
+        self.apply(updates, self.synced);
+        self.synced = true;
+        self.plan_sync();
+    }
+
+    /// To be called after a batch of inputs, before the outputs are taken.
+    pub(super) fn settle(&mut self) {
+        self.reconnect_after_rejoin();
+        self.note_company();
+        let own = self.foca.identity().addr();
+        let now = self.effects.now;
+        for member in self.foca.iter_membership_state() {
+            if member.id().addr() != own {
+                self.table.observe(member, now);
+            }
+        }
+        self.resize();
+    }
+
+    // --- outputs ---
+
+    pub(super) fn next_send(&mut self) -> Option<Outgoing> {
+        self.effects.sends.pop_front()
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<MemberEvent> {
+        self.table.pop_event()
+    }
+
+    /// A peer to exchange [`Core::roster`] with.
+    pub(super) fn next_sync(&mut self) -> Option<SocketAddr> {
+        self.syncs.pop_front()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.effects.timers.deadline()
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.life == Life::Gone
+    }
+
+    pub(super) fn local(&self) -> MemberId {
+        self.foca.identity().member_id()
+    }
+
+    pub(super) fn company(&self) -> Company {
+        if !self.has_peers() {
+            Company::Alone
+        } else if self.silent_seeds().next().is_some() {
+            Company::Incomplete
+        } else {
+            Company::Complete
+        }
+    }
+
+    /// Every member, this node first; `None` when nothing changed since the
+    /// last call.
+    pub(super) fn take_view(&mut self) -> Option<Vec<MemberView>> {
+        let changed = self.table.take_changed() | std::mem::take(&mut self.local_changed);
+        changed.then(|| self.view())
+    }
+
+    pub(super) fn view(&self) -> Vec<MemberView> {
+        let id = self.foca.identity();
+        let local = MemberView {
+            id: id.member_id(),
+            meta: id.meta(),
+            state: match self.life {
+                Life::Running => MemberState::Alive,
+                Life::Leaving { .. } | Life::Gone => MemberState::Left,
+            },
+            since: self.born,
+            incarnation: None,
+            generation: id.generation(),
+            local: true,
+        };
+        std::iter::once(local).chain(self.table.rows()).collect()
+    }
+
+    /// What to tell in a state sync, to the node at `peer` where it is known.
+    pub(super) fn roster(&self, peer: Option<SocketAddr>) -> Roster {
+        let members = self
+            .foca
+            .iter_membership_state()
+            // Of the peer itself everything is told: it must learn of a
+            // former life that is ahead of it.
+            .filter(|known| known.state() == State::Alive || Some(known.id().addr()) == peer)
+            .map(|known| (known.id().clone(), known.incarnation()))
+            .collect();
+        Roster {
+            from: self.foca.identity().clone(),
+            members,
+        }
+    }
+
+    // --- messages ---
+
+    fn receive_foca(&mut self, body: &[u8]) -> Result<(), DropReason> {
+        let header: Header<Id> = postcard::take_from_bytes(body)
+            .map(|(header, _)| header)
+            .map_err(|_| DropReason::Malformed)?;
+        let own = self.foca.identity();
+        if header.src.addr() == own.addr() {
+            return Ok(());
+        }
+        if !header.src.reachable() {
+            return Err(DropReason::Malformed);
+        }
+        self.admit(body)?;
+        if let Some(later) = self.later_life(&header.src) {
+            // Its clock went back; this shows it the life it has to beat.
+            // Were foca to hear it, the two would tell each other "you are
+            // down" as fast as the network carries it.
+            self.correct(later);
+            return Ok(());
+        }
+        if header.dst.addr() == own.addr() && header.dst != *own {
+            self.correct_about_us(&header);
+        }
+        self.foca
+            .handle_data(body, &mut self.effects)
+            .map_err(|_| DropReason::Malformed)
+    }
+
+    /// Refuses a packet that would make the table overflow.
+    fn admit(&self, body: &[u8]) -> Result<(), DropReason> {
+        let known = self.known();
+        if known + MAX_IN_PACKET <= MAX_MEMBERS {
+            return Ok(());
+        }
+        let named = addresses_in(body).ok_or(DropReason::Malformed)?;
+        let strangers = named
+            .into_iter()
+            .filter(|addr| self.known_at(*addr).is_none())
+            .count();
+        if known + strangers > MAX_MEMBERS {
+            return Err(DropReason::TableFull);
+        }
+        Ok(())
+    }
+
+    /// The sender takes us for another life of this node: it knew us before
+    /// a restart, or has not heard our latest words yet.
+    fn correct_about_us(&mut self, header: &Header<Id>) {
+        self.outlive(&header.dst);
+        if header.message != Message::Announce {
+            self.correct(header.src.clone());
+        }
+    }
+
+    /// A node wants to join and may not know whom it reached.
+    fn receive_hello(&mut self, from: SocketAddr, body: &[u8]) -> Result<(), DropReason> {
+        let id: Id = postcard::from_bytes(body).map_err(|_| DropReason::Malformed)?;
+        if id.addr() == self.foca.identity().addr() {
+            return Ok(());
+        }
+        if !id.reachable() {
+            return Err(DropReason::Malformed);
+        }
+        if self.known() >= MAX_MEMBERS && self.known_at(id.addr()).is_none() {
+            return Err(DropReason::TableFull);
+        }
+        if self.may_answer(from, Answer::Welcome, WELCOME_PAUSE) {
+            self.announce(id);
+        }
+        Ok(())
+    }
+
+    /// The identity we hold for a node, if it is of a later life than `id`.
+    fn later_life(&self, id: &Id) -> Option<Id> {
+        let known = self.known_at(id.addr())?;
+        (known.epoch() > id.epoch()).then(|| known.clone())
+    }
+
+    /// Makes our identity win over another one with our address.
+    fn outlive(&mut self, other: &Id) {
+        let own = self.foca.identity();
+        let wall = self.unix_ms + (self.effects.now - self.born).as_millis() as u64;
+        if other.win_addr_conflict(own) && other.epoch() < wall + MAX_AHEAD {
+            let reborn = own.reborn(other.epoch() + 1);
+            self.become_id(reborn);
+        }
+    }
+
+    /// Tells a node who we are.
+    fn correct(&mut self, id: Id) {
+        if self.may_answer(id.addr(), Answer::Correction, CORRECTION_PAUSE) {
+            self.announce(id);
+        }
+    }
+
+    fn announce(&mut self, id: Id) {
+        tolerate(self.foca.announce(id, &mut self.effects));
+    }
+
+    fn may_answer(&mut self, to: SocketAddr, answer: Answer, pause: Duration) -> bool {
+        let now = self.effects.now;
+        let last = self.answers.get(&(to, answer));
+        if last.is_some_and(|last| now < *last + pause) {
+            return false;
+        }
+        if self.answers.len() >= MAX_ANSWERS {
+            self.answers
+                .retain(|_, last| now < *last + CORRECTION_PAUSE);
+        }
+        if self.answers.len() >= MAX_ANSWERS {
+            return false;
+        }
+        self.answers.insert((to, answer), now);
+        true
+    }
+
+    fn become_id(&mut self, id: Id) {
+        tolerate(self.foca.set_config(profile::loud(self.size)));
+        tolerate(self.foca.change_identity(id, &mut self.effects));
+        tolerate(self.foca.set_config(profile::running(self.size)));
+        self.effects.rejoined = true;
+        self.reconnect_after_rejoin();
+    }
+
+    /// With a new identity foca waits for a packet before it probes and
+    /// gossips again; that packet may be lost. Its members are still there.
+    fn reconnect_after_rejoin(&mut self) {
+        if std::mem::take(&mut self.effects.rejoined) {
+            self.apply(std::iter::empty(), false);
+            self.local_changed = true;
+        }
+    }
+
+    // --- timers ---
+
+    /// Timers that are late tell that this process did not run. A suspect
+    /// could not be heard meanwhile, so it is given the time back.
+    fn excuse_own_stall(&mut self) {
+        let effects = &mut self.effects;
+        let Some(due) = effects.timers.deadline() else {
+            return;
+        };
+        let late = effects.now.saturating_duration_since(due);
+        if late > profile::PROBE_RTT {
+            effects.timers.postpone(late, |due| {
+                matches!(due, Due::Foca(Timer::ChangeSuspectToDown { .. }))
+            });
+        }
+    }
+
+    fn fire(&mut self, timer: Timer<Id>) {
+        // foca 2.0.0 tells a suspect that it is down even where it refuted
+        // in time, and the healthy member then rejoins for nothing.
+        if let Timer::ChangeSuspectToDown {
+            member_id,
+            incarnation,
+            ..
+        } = &timer
+            && !self.is_suspect(member_id, *incarnation)
+        {
+            return;
+        }
+        tolerate(self.foca.handle_timer(timer, &mut self.effects));
+    }
+
+    fn is_suspect(&self, id: &Id, incarnation: u16) -> bool {
+        self.foca.iter_membership_state().any(|known| {
+            known.id() == id
+                && known.state() == State::Suspect
+                && known.incarnation() == incarnation
+        })
+    }
+
+    /// Looks for seeds that are silent and for members that are missing.
+    fn search(&mut self) {
+        if self.life != Life::Running {
+            return;
+        }
+        self.greet_seeds();
+        self.knock();
+        self.sync_when_due();
+        self.table.expire(self.effects.now);
+        let pause = match self.alone_since {
+            Some(since) => pause_alone(self.effects.now - since),
+            None => SEARCH_PERIOD,
+        };
+        self.effects.set_timer(pause, Due::Search);
+    }
+
+    fn greet_seeds(&mut self) {
+        let own = self.foca.identity();
+        let hello = Bytes::from(postcard::to_allocvec(own).unwrap_or_default());
+        let hellos: Vec<_> = self
+            .silent_seeds()
+            .map(|to| Outgoing {
+                to,
+                kind: Kind::Hello,
+                body: hello.clone(),
+            })
+            .collect();
+        self.effects.sends.extend(hellos);
+    }
+
+    fn silent_seeds(&self) -> impl Iterator<Item = SocketAddr> {
+        let own = self.foca.identity().addr();
+        self.seeds
+            .iter()
+            .copied()
+            .filter(move |seed| *seed != own && !self.table.is_active(*seed))
+    }
+
+    /// A member that comes back without seeds of its own is found by this.
+    /// The whole cluster knocks some twenty times a second, however large.
+    fn knock(&mut self) {
+        let missing: Vec<_> = self.table.missing().cloned().collect();
+        if missing.is_empty() || self.rng.random_range(0..self.size.max(20)) >= 20 {
+            return;
+        }
+        let chosen = self.rng.random_range(0..missing.len());
+        if let Some(id) = missing.into_iter().nth(chosen) {
+            self.announce(id);
+        }
+    }
+
+    fn sync_when_due(&mut self) {
+        if self.effects.now < self.next_sync || !self.has_peers() {
+            return;
+        }
+        let chosen = self.rng.random_range(0..self.foca.num_members());
+        let peer = self.foca.iter_members().nth(chosen);
+        self.syncs.extend(peer.map(|member| member.id().addr()));
+        self.plan_sync();
+    }
+
+    fn plan_sync(&mut self) {
+        let pause = if self.synced { SYNC_PERIOD } else { SYNC_RETRY };
+        // Spread, so that nodes started together do not all sync at once.
+        let pause = pause.mul_f64(self.rng.random_range(0.9..1.1));
+        self.next_sync = self.effects.now + pause;
+    }
+
+    fn repeat_goodbye(&mut self) {
+        let Life::Leaving { repeats } = self.life else {
+            return;
+        };
+        tolerate(self.foca.gossip(&mut self.effects));
+        self.life = match repeats.checked_sub(1) {
+            None | Some(0) => Life::Gone,
+            Some(repeats) => {
+                self.effects.set_timer(GOODBYE_PERIOD, Due::Goodbye);
+                Life::Leaving { repeats }
+            }
+        };
+    }
+
+    // --- after a batch ---
+
+    /// Notes when the first peer came and when the last one went.
+    fn note_company(&mut self) {
+        match (self.alone_since, self.has_peers()) {
+            (Some(_), true) => {
+                self.alone_since = None;
+                self.next_sync = self.effects.now;
+                self.sync_when_due();
+            }
+            (None, false) => {
+                self.alone_since = Some(self.effects.now);
+                self.synced = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn resize(&mut self) {
+        let size = self.foca.num_members() + 1;
+        if size != self.size && self.life == Life::Running {
+            self.size = size;
+            tolerate(self.foca.set_config(profile::running(size)));
+        }
+    }
+
+    fn apply(&mut self, updates: impl Iterator<Item = foca::Member<Id>>, do_broadcast: bool) {
+        tolerate(
+            self.foca
+                .apply_many(updates, do_broadcast, &mut self.effects),
+        );
+    }
+
+    fn has_peers(&self) -> bool {
+        self.foca.num_members() > 0
+    }
+
+    fn known(&self) -> usize {
+        self.foca.iter_membership_state().len()
+    }
+
+    fn known_at(&self, addr: SocketAddr) -> Option<&Id> {
+        self.foca
+            .iter_membership_state()
+            .map(foca::Member::id)
+            .find(|id| id.addr() == addr)
+    }
+}
+
+// === impl Effects ===
+
+impl Effects {
+    fn new(now: Instant) -> Self {
+        Self {
+            now,
+            sends: VecDeque::new(),
+            timers: Timers::new(),
+            rejoined: false,
+        }
+    }
+
+    fn set_timer(&mut self, after: Duration, due: Due) {
+        self.timers.set(self.now + after, due);
+    }
+}
+
+impl foca::Runtime<Id> for Effects {
+    fn notify(&mut self, notification: Notification<'_, Id>) {
+        // Members are told from foca's list instead, see `Table`.
+        if let Notification::Rejoin(_) = notification {
+            self.rejoined = true;
+        }
+    }
+
+    fn send_to(&mut self, to: Id, data: &[u8]) {
+        self.sends.push_back(Outgoing {
+            to: to.addr(),
+            kind: Kind::Foca,
+            body: Bytes::copy_from_slice(data),
+        });
+    }
+
+    fn submit_after(&mut self, event: Timer<Id>, after: Duration) {
+        self.set_timer(after, Due::Foca(event));
+    }
+}
+
+/// Every address that a packet names.
+fn addresses_in(body: &[u8]) -> Option<Vec<SocketAddr>> {
+    let (header, mut rest) = postcard::take_from_bytes::<Header<Id>>(body).ok()?;
+    let mut named = vec![header.src.addr()];
+    if let Some((count, members)) = rest.split_first_chunk() {
+        rest = members;
+        for _ in 0..u16::from_be_bytes(*count) {
+            let (member, after) = postcard::take_from_bytes::<foca::Member<Id>>(rest).ok()?;
+            named.push(member.id().addr());
+            rest = after;
+        }
+    }
+    Some(named)
+}
+
+/// What foca refuses in our own calls is stale (a timer of a former state)
+/// and harmless: it leaves its state as it was.
+fn tolerate(result: Result<(), foca::Error>) {
+    result.unwrap_or_default();
+}

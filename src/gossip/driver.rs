@@ -1,0 +1,269 @@
+//! The one task that owns the socket and the core.
+//!
+//! It waits for one input, handles it, and then does the same round as ever:
+//! drain the socket, let due timers fire, send, tell. The socket comes before
+//! the timers, so that after a stall no probe is judged while its answer
+//! waits unread. Nothing in a round waits: a slow round looks like a dead
+//! node to the others.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::UdpSocket,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{
+    Published, Wish,
+    core::{Core, Roster},
+    outbox::Outbox,
+    seeds::Company,
+    sync::{self, Request},
+    wire::{Counters, DropReason, Envelope, MAX_PACKET},
+};
+use crate::membership::{MemberEvent, Meta};
+
+/// Datagrams taken in one round, so that a flood cannot keep timers waiting.
+const MAX_DRAINED: usize = 256;
+/// Of all warnings about packets, at most one in this time.
+const WARNING_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the driver works with.
+pub(super) struct Driver {
+    pub(super) core: Core,
+    pub(super) socket: UdpSocket,
+    pub(super) envelope: Arc<Envelope>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) wishes: watch::Receiver<Wish>,
+    pub(super) seeds: mpsc::Receiver<Vec<SocketAddr>>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) events: mpsc::Sender<MemberEvent>,
+    pub(super) published: watch::Sender<Published>,
+    pub(super) company: watch::Sender<Company>,
+    pub(super) outbox: Outbox,
+    pub(super) exchanges: JoinSet<io::Result<Roster>>,
+    pub(super) warnings: Warnings,
+}
+
+/// Everything that can wake the driver.
+enum Input {
+    Wish(Meta, Leave),
+    Abandoned,
+    Readable,
+    Deadline,
+    Seeds(Vec<SocketAddr>),
+    Request(Request),
+    Exchanged(io::Result<Roster>),
+    RoomForEvent,
+}
+
+type Leave = bool;
+
+impl Driver {
+    /// Runs until the goodbye is said or nobody holds a handle any more.
+    pub(super) async fn run(mut self) {
+        self.round(Instant::now());
+        while !self.core.is_gone() {
+            let input = self.next().await;
+            let now = Instant::now();
+            match input {
+                Input::Abandoned => return,
+                Input::Wish(_, true) => self.core.leave(now),
+                Input::Wish(meta, false) => {
+                    // The handle has checked it; a refusal changes nothing.
+                    self.core.update(&meta, now).unwrap_or_default();
+                }
+                Input::Seeds(seeds) => self.core.set_seeds(seeds, now),
+                Input::Request(request) => self.answer(request, now),
+                Input::Exchanged(Ok(roster)) => {
+                    Counters::add(&self.counters.synced);
+                    self.core.merge(roster, now);
+                }
+                // The core tries again with another peer.
+                Input::Exchanged(Err(_))
+                | Input::Readable
+                | Input::Deadline
+                | Input::RoomForEvent => {}
+            }
+            self.round(now);
+        }
+    }
+
+    /// Waits for one input. Cancel safe: each branch only receives.
+    async fn next(&mut self) -> Input {
+        let deadline = self.core.deadline();
+        tokio::select! {
+            biased;
+            changed = self.wishes.changed() => match changed {
+                Ok(()) => {
+                    let wish = self.wishes.borrow_and_update();
+                    Input::Wish(wish.meta.clone(), wish.leave)
+                }
+                Err(_) => Input::Abandoned,
+            },
+            room = self.events.reserve(), if !self.outbox.is_empty() => {
+                if let (Ok(room), Some(event)) = (room, self.outbox.pop()) {
+                    room.send(event);
+                }
+                Input::RoomForEvent
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                Input::Deadline
+            }
+            Some(seeds) = self.seeds.recv() => Input::Seeds(seeds),
+            Some(request) = self.requests.recv() => Input::Request(request),
+            Some(exchanged) = self.exchanges.join_next() => {
+                Input::Exchanged(exchanged.unwrap_or_else(|error| Err(error.into())))
+            }
+            // Last, since a flood of packets would keep all others waiting;
+            // each round reads the socket anyway. An error shows again there.
+            _ = self.socket.readable() => Input::Readable,
+        }
+    }
+
+    fn round(&mut self, now: Instant) {
+        self.drain_socket(now);
+        self.core.advance(now);
+        self.core.settle();
+        self.send_all();
+        self.start_exchanges();
+        self.tell();
+    }
+
+    fn answer(&mut self, request: Request, now: Instant) {
+        Counters::add(&self.counters.synced);
+        let ours = self.core.roster(Some(request.roster.addr()));
+        self.core.merge(request.roster, now);
+        // The peer may have hung up.
+        request.reply.send(ours).ok();
+    }
+
+    fn drain_socket(&mut self, now: Instant) {
+        // One byte more than allowed, to see that a packet is too large.
+        let mut buffer = [0; MAX_PACKET + 1];
+        for _ in 0..MAX_DRAINED {
+            match self.socket.try_recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    let packet = buffer.get(..length).unwrap_or_default();
+                    self.receive(packet, from, now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An ICMP error about an earlier send; the next one may be a packet.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, packet: &[u8], from: SocketAddr, now: Instant) {
+        Counters::add(&self.counters.received);
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let handled = self
+            .envelope
+            .open(packet)
+            .and_then(|opened| self.core.receive(from, opened.kind, &opened.body, now));
+        if let Err(reason) = handled {
+            Counters::add(self.counters.dropped(reason));
+            self.warnings.dropped(from, reason, now);
+        }
+    }
+
+    fn send_all(&mut self) {
+        while let Some(outgoing) = self.core.next_send() {
+            let packet = self.envelope.seal(outgoing.kind, &outgoing.body);
+            let to = self.reachable_from_here(outgoing.to);
+            // A full buffer or an unreachable host is loss like any other.
+            let counter = match self.socket.try_send_to(&packet, to) {
+                Ok(_) => &self.counters.sent,
+                Err(_) => &self.counters.unsent,
+            };
+            Counters::add(counter);
+        }
+    }
+
+    /// A socket bound to an IPv6 address reaches IPv4 in its mapped form.
+    fn reachable_from_here(&self, to: SocketAddr) -> SocketAddr {
+        let bound_to_v6 = self.socket.local_addr().is_ok_and(|addr| addr.is_ipv6());
+        match to.ip() {
+            IpAddr::V4(ip) if bound_to_v6 => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
+            _ => to,
+        }
+    }
+
+    fn start_exchanges(&mut self) {
+        while let Some(peer) = self.core.next_sync() {
+            let ours = self.core.roster(Some(peer));
+            let envelope = Arc::clone(&self.envelope);
+            self.exchanges.spawn(sync::exchange(peer, ours, envelope));
+        }
+    }
+
+    fn tell(&mut self) {
+        while let Some(event) = self.core.next_event() {
+            log(&event);
+            self.outbox.push(event);
+        }
+        while !self.outbox.is_empty() {
+            let Ok(room) = self.events.try_reserve() else {
+                break;
+            };
+            if let Some(event) = self.outbox.pop() {
+                room.send(event);
+            }
+        }
+        if let Some(members) = self.core.take_view() {
+            self.published.send_replace(Published {
+                members: Arc::new(members),
+                local: self.core.local(),
+            });
+        }
+        let company = self.core.company();
+        self.company
+            .send_if_modified(|known| std::mem::replace(known, company) != company);
+    }
+}
+
+fn log(event: &MemberEvent) {
+    match event {
+        MemberEvent::Up(member) => {
+            info!(member = %member.meta.name, addr = %member.id.addr, "member is up");
+        }
+        MemberEvent::Suspect(id) => info!(addr = %id.addr, "member does not answer"),
+        MemberEvent::Refuted(id) => info!(addr = %id.addr, "member answers again"),
+        MemberEvent::Down(id) => warn!(addr = %id.addr, "member failed"),
+        MemberEvent::Left(id) => info!(addr = %id.addr, "member left"),
+    }
+}
+
+/// Warnings about packets: whoever can send one must not fill the log.
+#[derive(Debug)]
+pub(super) struct Warnings {
+    next: Instant,
+    untold: u64,
+}
+
+impl Warnings {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            next: now,
+            untold: 0,
+        }
+    }
+
+    fn dropped(&mut self, from: SocketAddr, reason: DropReason, now: Instant) {
+        if now < self.next {
+            self.untold += 1;
+            return;
+        }
+        self.next = now + WARNING_PAUSE;
+        let untold = std::mem::take(&mut self.untold);
+        warn!(%from, %reason, untold, "dropped a gossip packet");
+    }
+}

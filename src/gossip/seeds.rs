@@ -1,0 +1,335 @@
+//! Where a node looks for its cluster first.
+//!
+//! Seeds may start after the nodes that look for them, and change their
+//! address while they run, so they are resolved for ever.
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    str::FromStr,
+    time::Duration,
+};
+
+use tokio::{
+    net::lookup_host,
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
+
+/// The gossip port where none is given.
+pub const DEFAULT_PORT: u16 = 7946;
+
+/// With every seed among the members, names are resolved this often.
+const PAUSE_COMPLETE: Duration = Duration::from_secs(15);
+/// With peers, but not all seeds: one may come back at another address.
+const PAUSE_INCOMPLETE: Duration = Duration::from_secs(1);
+/// The most addresses that are used of all seeds together.
+const MAX_ADDRESSES: usize = 64;
+/// A resolver that does not answer counts as one that fails.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A node to join: `HOST[:PORT]`, every address of a name; the port is 7946
+/// by default, an IPv6 address stands in brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seed {
+    host: String,
+    port: u16,
+}
+
+/// Why a text is not a [`Seed`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SeedError {
+    /// There is no host.
+    #[error("a seed is HOST or HOST:PORT, as in `ha:7946`")]
+    Host,
+    /// What follows the colon is not a port.
+    #[error("{0:?} is not a port; it is a number from 1 to 65535")]
+    Port(String),
+    /// An IPv6 address without brackets, or with broken ones.
+    #[error("write an IPv6 address in brackets, as in `[fd00::1]:7946`")]
+    Brackets,
+}
+
+impl FromStr for Seed {
+    type Err = SeedError;
+
+    fn from_str(text: &str) -> Result<Self, SeedError> {
+        let (host, port) = split(text)?;
+        let sound = |c: char| c.is_ascii_graphic() && !"/@[]".contains(c);
+        if host.is_empty() || !host.chars().all(sound) {
+            return Err(SeedError::Host);
+        }
+        let port = match port {
+            None => DEFAULT_PORT,
+            Some(port) => match port.parse() {
+                Ok(0) | Err(_) => return Err(SeedError::Port(port.to_owned())),
+                Ok(port) => port,
+            },
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+/// Host and port, if one is there.
+fn split(text: &str) -> Result<(&str, Option<&str>), SeedError> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or(SeedError::Brackets)?;
+        host.parse::<std::net::Ipv6Addr>()
+            .map_err(|_| SeedError::Brackets)?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(SeedError::Brackets),
+        };
+    }
+    match text.split_once(':') {
+        Some((_, rest)) if rest.contains(':') => Err(SeedError::Brackets),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((text, None)),
+    }
+}
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Seed {
+    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let found = timeout(
+            RESOLVE_TIMEOUT,
+            lookup_host((self.host.as_str(), self.port)),
+        )
+        .await??;
+        let addresses: Vec<_> = found
+            .map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+            .collect();
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+        }
+        Ok(addresses)
+    }
+}
+
+/// Who of the cluster has been found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    /// Nobody.
+    Alone,
+    /// Somebody, but some seed is not a member.
+    Incomplete,
+    /// Every seed.
+    Complete,
+}
+
+/// How long to wait before the next attempt, after so long without a peer.
+pub(super) fn pause_alone(alone: Duration) -> Duration {
+    match alone.as_secs() {
+        0..10 => Duration::from_millis(250),
+        10..60 => Duration::from_secs(1),
+        _ => Duration::from_secs(5),
+    }
+}
+
+/// Resolves the seeds for ever, and sends their addresses whenever they
+/// change.
+pub(super) async fn resolve_for_ever(
+    seeds: Vec<Seed>,
+    mut company: watch::Receiver<Company>,
+    found: mpsc::Sender<Vec<SocketAddr>>,
+) {
+    let mut seeds: Vec<_> = seeds.into_iter().map(Watched::new).collect();
+    let mut last = Vec::new();
+    let mut alone_since = Instant::now();
+    loop {
+        let addresses = resolve_all(&mut seeds).await;
+        if addresses != last {
+            last.clone_from(&addresses);
+            if found.send(addresses).await.is_err() {
+                return;
+            }
+        }
+        let found_now = *company.borrow_and_update();
+        if found_now != Company::Alone {
+            alone_since = Instant::now();
+        }
+        let pause = match found_now {
+            Company::Alone => pause_alone(alone_since.elapsed()),
+            Company::Incomplete => PAUSE_INCOMPLETE,
+            Company::Complete => PAUSE_COMPLETE,
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            gone = company.changed() => if gone.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn resolve_all(seeds: &mut [Watched]) -> Vec<SocketAddr> {
+    let mut addresses = BTreeSet::new();
+    for seed in seeds {
+        addresses.extend(seed.resolve().await);
+    }
+    addresses.into_iter().take(MAX_ADDRESSES).collect()
+}
+
+/// A seed, and whether its name resolves; says so when that changes.
+struct Watched {
+    seed: Seed,
+    failing: bool,
+    /// What it last resolved to: a resolver that fails for a while does not
+    /// make the seeds forgotten.
+    addresses: Vec<SocketAddr>,
+}
+
+impl Watched {
+    fn new(seed: Seed) -> Self {
+        Self {
+            seed,
+            failing: false,
+            addresses: Vec::new(),
+        }
+    }
+
+    async fn resolve(&mut self) -> Vec<SocketAddr> {
+        match self.seed.resolve().await {
+            Ok(addresses) => {
+                if std::mem::take(&mut self.failing) {
+                    info!(seed = %self.seed, "the seed's name resolves again");
+                }
+                self.addresses = addresses;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    warn!(
+                        seed = %self.seed, %error,
+                        "the seed's name does not resolve; trying on. Is that container up, \
+                         and on the same network?"
+                    );
+                }
+            }
+        }
+        self.addresses.clone()
+    }
+}
+
+/// The address to tell the others, where none is set: the one the kernel
+/// would send from towards the first seed that resolves, waiting until one
+/// does; without seeds, from which it would reach the world, or what the own
+/// name resolves to, or loopback.
+pub async fn local_address(seeds: &[Seed]) -> IpAddr {
+    if seeds.is_empty() {
+        return lonely_address().await;
+    }
+    let start = Instant::now();
+    let mut seeds: Vec<_> = seeds.iter().cloned().map(Watched::new).collect();
+    loop {
+        let addresses = resolve_all(&mut seeds).await;
+        if let Some(ip) = addresses.into_iter().find_map(source_towards) {
+            return ip;
+        }
+        sleep(pause_alone(start.elapsed())).await;
+    }
+}
+
+async fn lonely_address() -> IpAddr {
+    // An address of documentation: no packet goes there, only its route counts.
+    let outside = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), DEFAULT_PORT));
+    if let Some(ip) = source_towards(outside) {
+        return ip;
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let own = Seed {
+        host: name.trim().to_owned(),
+        port: DEFAULT_PORT,
+    };
+    let found = own.resolve().await.unwrap_or_default();
+    found
+        .first()
+        .map_or(Ipv4Addr::LOCALHOST.into(), SocketAddr::ip)
+}
+
+/// Connecting a UDP socket sends nothing: it only picks the way.
+fn source_towards(target: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr = if target.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_the_default_port_unless_it_says_another() {
+        for (text, shown) in [
+            ("ha", "ha:7946"),
+            ("ha:1", "ha:1"),
+            ("10.0.0.1", "10.0.0.1:7946"),
+            ("[::1]", "[::1]:7946"),
+            ("[::1]:9", "[::1]:9"),
+        ] {
+            assert_eq!(text.parse::<Seed>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_wrong_seed_is_refused_with_what_is_wrong() {
+        let error = |text: &str| text.parse::<Seed>().unwrap_err();
+        for text in ["", ":1", "a b", "http//x"] {
+            assert_eq!(error(text), SeedError::Host, "{text}");
+        }
+        for text in ["ha:", "ha:0", "ha:65536", "ha:x"] {
+            assert!(matches!(error(text), SeedError::Port(_)), "{text}");
+        }
+        for text in ["::1", "fd00::1:7946", "[::1", "[x]:1", "[::1]7946"] {
+            assert_eq!(error(text), SeedError::Brackets, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lone_node_tries_four_times_a_second_and_then_calms_down() {
+        let pause = |secs| pause_alone(Duration::from_secs(secs)).as_millis();
+        assert_eq!((pause(0), pause(59), pause(3600)), (250, 1000, 5000));
+    }
+
+    #[tokio::test]
+    async fn towards_loopback_the_address_is_loopback() {
+        let seed = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(local_address(&[seed]).await, Ipv4Addr::LOCALHOST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_are_sent_when_they_change_and_only_then() {
+        let (company, has_company) = watch::channel(Company::Complete);
+        let (sender, mut found) = mpsc::channel(1);
+        let seeds = vec!["127.0.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        let resolving = tokio::spawn(resolve_for_ever(seeds, has_company, sender));
+        assert_eq!(
+            found.recv().await,
+            Some(vec!["127.0.0.1:7946".parse().unwrap()])
+        );
+        let quiet = timeout(Duration::from_secs(100), found.recv()).await;
+        assert!(quiet.is_err());
+        drop(company);
+        resolving.await.unwrap();
+    }
+}

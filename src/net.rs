@@ -1,0 +1,85 @@
+//! Sockets: how listeners are bound, accepted from and connected.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections the kernel keeps for us until they are accepted. `HAProxy` and
+/// nginx ask for as much; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting rests when the process has no descriptor left: trying
+/// again at once would only burn the CPU that could end a connection.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(20);
+
+/// Binds a listener that shares its address with those of other workers, so
+/// that the kernel spreads connections over them.
+pub fn bind_shared(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    bind(addr, true)
+}
+
+/// Binds a listener that has its address to itself.
+pub fn bind_alone(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    bind(addr, false)
+}
+
+fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // Without it a restart would have to wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts the next connection. Errors that concern one connection or that
+/// pass by themselves are waited out.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Small answers must not wait for an acknowledgement. Fails
+                // only on a connection that is gone already.
+                stream.set_nodelay(true).ok();
+                return (stream, peer);
+            }
+            Err(err) if concerns_one_connection(&err) => {}
+            Err(err) => {
+                tracing::warn!("cannot accept connections for a moment: {err}");
+                tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+            }
+        }
+    }
+}
+
+/// Takes a connection that waits in the backlog, if there is one.
+pub fn accept_now(listener: &std::net::TcpListener) -> Option<(std::net::TcpStream, SocketAddr)> {
+    let (stream, peer) = listener.accept().ok()?;
+    stream.set_nonblocking(true).ok()?;
+    stream.set_nodelay(true).ok();
+    Some((stream, peer))
+}
+
+/// Connects to a server.
+pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    // A server's host may vanish without a word while a tunnel is quiet.
+    SockRef::from(&stream).set_keepalive(true)?;
+    Ok(stream)
+}
+
+fn concerns_one_connection(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,355 @@
+//! What a proxy does to a message's head (RFC 9110 §7.6, RFC 9112 §3). Pure.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request, response,
+    uri::PathAndQuery,
+};
+
+use super::error::Error;
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Fields that `Connection` may name without effect: they frame or route the
+/// message, and a client that could remove them could make a server read the
+/// message differently from us.
+static NEVER_NOMINATED: [HeaderName; 4] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::COOKIE,
+];
+
+/// Refuses a request that is ambiguous or not for a reverse proxy.
+pub(super) fn check(head: &request::Parts, has_body: bool) -> Result<(), Error> {
+    if head.method == Method::CONNECT {
+        return Err(Error::MethodNotAllowed);
+    }
+    let hosts = head.headers.get_all(header::HOST).iter().count();
+    match hosts {
+        // RFC 9112 §3.2: exactly one in HTTP/1.1.
+        0 if head.version == Version::HTTP_11 => return Err(Error::BadRequest("no Host")),
+        0 | 1 => {}
+        _ => return Err(Error::BadRequest("several Host fields")),
+    }
+    let bodiless = matches!(head.method, Method::GET | Method::HEAD | Method::DELETE);
+    if head.version == Version::HTTP_10 && bodiless && has_body {
+        return Err(Error::PayloadTooLarge);
+    }
+    Ok(())
+}
+
+/// Makes a client's head one for a server: origin-form target, no hop-by-hop
+/// field, and who asked.
+///
+/// Returns whether the request asks to switch protocols, which it is then
+/// still allowed to.
+pub(super) fn prepare_request(
+    head: &mut request::Parts,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> bool {
+    let upgrade = upgrade_wanted(&head.headers);
+    let trailers_wanted = te_has_trailers(&head.headers);
+    strip_hop_by_hop(&mut head.headers);
+    if let Some(protocol) = &upgrade {
+        let connection = HeaderValue::from_static("upgrade");
+        head.headers.insert(header::CONNECTION, connection);
+        head.headers.insert(header::UPGRADE, protocol.clone());
+    }
+    if trailers_wanted {
+        head.headers
+            .insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    to_origin_form(head);
+    say_who_asked(&mut head.headers, peer, local);
+    head.version = Version::HTTP_11;
+    upgrade.is_some()
+}
+
+/// Makes a server's head one for the client. Returns how long the server says
+/// it will keep the connection, if it does.
+pub(super) fn prepare_response(head: &mut response::Parts) -> Option<Duration> {
+    let keep_alive = keep_alive_timeout(&head.headers);
+    let upgrade = (head.status == http::StatusCode::SWITCHING_PROTOCOLS)
+        .then(|| head.headers.get(header::UPGRADE).cloned())
+        .flatten();
+    strip_hop_by_hop(&mut head.headers);
+    if let Some(protocol) = upgrade {
+        let connection = HeaderValue::from_static("upgrade");
+        head.headers.insert(header::CONNECTION, connection);
+        head.headers.insert(header::UPGRADE, protocol);
+    }
+    head.version = Version::HTTP_11;
+    keep_alive
+}
+
+/// The size of a head on the wire, give or take what hyper adds.
+pub(super) fn wire_size(headers: &HeaderMap, first_line: usize) -> u64 {
+    let fields: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+        .sum();
+    (first_line + fields + "\r\n\r\n".len()) as u64
+}
+
+/// The protocol of an `Upgrade` that the request's `Connection` goes with.
+///
+/// `h2c` is not passed on: what follows it could not be read here any more,
+/// and could be anything (request smuggling).
+fn upgrade_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asked = tokens(headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
+    let protocol = headers.get(header::UPGRADE).filter(|_| asked)?;
+    let h2c = tokens(headers, &header::UPGRADE).any(|t| t.eq_ignore_ascii_case("h2c"));
+    (!h2c).then(|| protocol.clone())
+}
+
+fn te_has_trailers(headers: &HeaderMap) -> bool {
+    tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"))
+}
+
+/// RFC 9110 §7.6.1: fields about this connection end here, and so do those
+/// that `Connection` names.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+            .filter_map(|token| HeaderName::try_from(token).ok())
+            .filter(|name| !NEVER_NOMINATED.contains(name))
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    headers.remove(&KEEP_ALIVE);
+    headers.remove(&PROXY_CONNECTION);
+    headers.remove(header::PROXY_AUTHORIZATION);
+    headers.remove(header::TE);
+    headers.remove(header::UPGRADE);
+    // RFC 9112 §6.1: beside a transfer coding a length means nothing.
+    if headers.remove(header::TRANSFER_ENCODING).is_some() {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+}
+
+/// RFC 9112 §3.2.2: of an absolute-form target the authority is the host,
+/// whatever `Host` says, and the server gets the origin form.
+fn to_origin_form(head: &mut request::Parts) {
+    let Some(authority) = head.uri.authority() else {
+        return;
+    };
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    if let Ok(host) = HeaderValue::try_from(host) {
+        head.headers.insert(header::HOST, host);
+    }
+    let path = head.uri.path_and_query().cloned();
+    head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+}
+
+fn say_who_asked(headers: &mut HeaderMap, peer: SocketAddr, local: SocketAddr) {
+    // A value of ASCII digits, dots and colons always is a header value.
+    if let Ok(address) = HeaderValue::try_from(peer.ip().to_canonical().to_string()) {
+        headers.append(&X_FORWARDED_FOR, address);
+    }
+    headers.insert(&X_FORWARDED_PORT, HeaderValue::from(local.port()));
+    headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+}
+
+/// `Keep-Alive: timeout=5`, which Node.js and Apache send.
+fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = tokens(headers, &KEEP_ALIVE)
+        .find_map(|token| token.strip_prefix("timeout=")?.parse().ok())?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response, StatusCode};
+
+    use super::*;
+
+    const PEER: &str = "192.0.2.7:50000";
+    const LOCAL: &str = "10.0.0.1:80";
+
+    fn request(target: &str, fields: &[(&str, &str)]) -> request::Parts {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn prepared(target: &str, fields: &[(&str, &str)]) -> (request::Parts, bool) {
+        let mut head = request(target, fields);
+        let upgrade = prepare_request(&mut head, PEER.parse().unwrap(), LOCAL.parse().unwrap());
+        (head, upgrade)
+    }
+
+    fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+        headers
+            .get_all(name)
+            .iter()
+            .map(|v| v.to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        let (head, _) = prepared(
+            "/",
+            &[
+                ("host", "a"),
+                ("connection", "keep-alive, X-Private"),
+                ("x-private", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("te", "gzip, trailers"),
+                ("accept", "*/*"),
+            ],
+        );
+        for gone in ["connection", "x-private", "keep-alive", "proxy-connection"] {
+            assert!(!head.headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(values(&head.headers, "te"), ["trailers"]);
+        assert_eq!(values(&head.headers, "accept"), ["*/*"]);
+    }
+
+    #[test]
+    fn connection_cannot_take_away_what_frames_or_routes() {
+        let (head, _) = prepared(
+            "/",
+            &[
+                ("host", "a"),
+                (
+                    "connection",
+                    "host, content-length, cookie, x-forwarded-for",
+                ),
+                ("content-length", "3"),
+                ("cookie", "a=b"),
+            ],
+        );
+        for kept in ["host", "content-length", "cookie"] {
+            assert!(head.headers.contains_key(kept), "{kept}");
+        }
+        assert_eq!(values(&head.headers, "x-forwarded-for"), ["192.0.2.7"]);
+    }
+
+    #[test]
+    fn forwarded_for_is_appended_and_port_and_proto_are_set() {
+        let (head, _) = prepared(
+            "/",
+            &[
+                ("x-forwarded-for", "203.0.113.1"),
+                ("x-forwarded-port", "1"),
+                ("x-forwarded-proto", "https"),
+            ],
+        );
+        assert_eq!(
+            values(&head.headers, "x-forwarded-for"),
+            ["203.0.113.1", "192.0.2.7"]
+        );
+        assert_eq!(values(&head.headers, "x-forwarded-port"), ["80"]);
+        assert_eq!(values(&head.headers, "x-forwarded-proto"), ["http"]);
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_coding_is_dropped() {
+        let (head, _) = prepared(
+            "/",
+            &[
+                ("host", "a"),
+                ("transfer-encoding", "chunked"),
+                ("content-length", "5"),
+            ],
+        );
+        assert!(!head.headers.contains_key("content-length"));
+        assert!(!head.headers.contains_key("transfer-encoding"));
+    }
+
+    #[test]
+    fn a_websocket_upgrade_is_passed_on_and_h2c_is_not() {
+        let ask = |protocol| prepared("/", &[("connection", "Upgrade"), ("upgrade", protocol)]);
+        let (head, upgrade) = ask("websocket");
+        assert!(upgrade);
+        assert_eq!(values(&head.headers, "connection"), ["upgrade"]);
+        assert_eq!(values(&head.headers, "upgrade"), ["websocket"]);
+        let (head, upgrade) = ask("h2c");
+        assert!(!upgrade);
+        assert!(!head.headers.contains_key("upgrade"));
+        assert!(!head.headers.contains_key("connection"));
+    }
+
+    #[test]
+    fn an_upgrade_that_connection_does_not_name_is_none() {
+        let (head, upgrade) = prepared("/", &[("upgrade", "websocket")]);
+        assert!(!upgrade);
+        assert!(!head.headers.contains_key("upgrade"));
+    }
+
+    #[test]
+    fn absolute_form_becomes_origin_form_and_its_authority_the_host() {
+        let (head, _) = prepared("http://user@real.example:81/p?q", &[("host", "other")]);
+        assert_eq!(head.uri, "/p?q");
+        assert_eq!(values(&head.headers, "host"), ["real.example:81"]);
+        let (head, _) = prepared("http://real.example", &[]);
+        assert_eq!(head.uri, "/");
+    }
+
+    #[test]
+    fn host_must_be_there_once() {
+        let bad = |fields: &[(&str, &str)]| check(&request("/", fields), false);
+        assert!(bad(&[]).is_err());
+        assert!(bad(&[("host", "a"), ("host", "b")]).is_err());
+        assert_eq!(bad(&[("host", "a")]), Ok(()));
+    }
+
+    #[test]
+    fn http_1_0_has_no_body_on_get() {
+        let mut head = request("/", &[]);
+        head.version = Version::HTTP_10;
+        assert_eq!(check(&head, false), Ok(()));
+        assert_eq!(check(&head, true), Err(Error::PayloadTooLarge));
+    }
+
+    #[test]
+    fn a_response_loses_its_hop_by_hop_fields_and_tells_its_keep_alive() {
+        let mut head = Response::builder()
+            .header("connection", "keep-alive")
+            .header("keep-alive", "timeout=5, max=100")
+            .header("transfer-encoding", "chunked")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0;
+        assert_eq!(prepare_response(&mut head), Some(Duration::from_secs(5)));
+        assert!(head.headers.is_empty());
+    }
+
+    #[test]
+    fn a_101_keeps_its_upgrade() {
+        let mut head = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0;
+        prepare_response(&mut head);
+        assert_eq!(values(&head.headers, "upgrade"), ["websocket"]);
+    }
+}

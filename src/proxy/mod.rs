@@ -1,0 +1,235 @@
+//! The request path: a worker a core, each with its own listeners, its own
+//! runtime and its own connections to servers. Workers share the pool's
+//! snapshot, the counters and the round robin's cursor, and nothing else.
+
+mod access_log;
+mod body;
+mod client_io;
+mod connection;
+mod error;
+mod exchange;
+mod headers;
+mod retry;
+mod service;
+mod upgrade;
+mod upstream;
+mod watch;
+
+use std::{
+    cell::RefCell,
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, Cache};
+use rand::{SeedableRng, rngs::SmallRng};
+use tokio::{
+    runtime::LocalOptions,
+    sync::mpsc,
+    task::spawn_local,
+    time::{Instant, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::retry::budget::TpsBudget;
+
+pub use self::{access_log::AccessLog, watch::Timeouts};
+use self::{access_log::BadRequest, upstream::Upstreams};
+use crate::{
+    balance::Algorithm,
+    counters::Totals,
+    net,
+    pool::{Input, Reader, Snapshot},
+};
+
+/// How the request path behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The frontend's name in logs and statistics.
+    pub frontend: String,
+    /// The backend's.
+    pub backend: String,
+    /// How servers take turns.
+    pub balance: Algorithm,
+    /// The sticky cookie's name; `None` switches stickiness off.
+    pub cookie: Option<String>,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Whether faults that requests meet are told to the pool.
+    pub observe: bool,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// How long open requests may take to finish after the word to drain.
+    pub drain_timeout: Duration,
+}
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// How to behave.
+    pub settings: Arc<Settings>,
+    /// The pool.
+    pub pool: Reader,
+    /// Where faults are reported.
+    pub inputs: mpsc::Sender<Input>,
+    /// The figures.
+    pub totals: Arc<Totals>,
+    /// The access log; `None` for none.
+    pub access_log: Option<AccessLog>,
+    /// Cancelled: stop accepting, finish what is open, end.
+    pub draining: CancellationToken,
+}
+
+/// One worker's own things.
+struct Worker {
+    settings: Arc<Settings>,
+    pool: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    reader: Reader,
+    inputs: mpsc::Sender<Input>,
+    totals: Arc<Totals>,
+    access_log: Option<AccessLog>,
+    draining: CancellationToken,
+    upstreams: Rc<Upstreams>,
+    budget: TpsBudget,
+    rng: RefCell<SmallRng>,
+    connections: TaskTracker,
+}
+
+/// Binds every address once for each worker, so that a port in use is found
+/// out before anything starts. The first index of the result is the worker's.
+pub fn bind(
+    addrs: &[SocketAddr],
+    workers: usize,
+) -> Result<Vec<Vec<TcpListener>>, (SocketAddr, io::Error)> {
+    // Without this look another process of the same user that shares the
+    // port would silently get half of the connections.
+    let mut first = Vec::new();
+    for addr in addrs {
+        let probe = net::bind_alone(*addr).map_err(|err| (*addr, err))?;
+        first.push(probe.local_addr().map_err(|err| (*addr, err))?);
+    }
+    let bind_all = |_| {
+        let bind_one = |addr: &SocketAddr| net::bind_shared(*addr).map_err(|err| (*addr, err));
+        first.iter().map(bind_one).collect()
+    };
+    (0..workers).map(bind_all).collect()
+}
+
+/// Starts one worker on a thread of its own.
+pub fn spawn(
+    index: usize,
+    listeners: Vec<TcpListener>,
+    shared: Shared,
+) -> io::Result<JoinHandle<()>> {
+    let serve = move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        match runtime.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(run(listeners, shared)),
+            Err(err) => tracing::error!("worker {index} cannot start: {err}"),
+        }
+    };
+    let name = format!("worker-{index}");
+    std::thread::Builder::new().name(name).spawn(serve)
+}
+
+async fn run(listeners: Vec<TcpListener>, shared: Shared) {
+    let drain_timeout = shared.settings.drain_timeout;
+    let draining = shared.draining.clone();
+    let worker = Rc::new(Worker::new(shared));
+    let housekeeping = spawn_local(keep_house(Rc::clone(&worker)));
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| spawn_local(accept(Rc::clone(&worker), listener)))
+        .collect();
+    draining.cancelled().await;
+    for task in accepting {
+        task.await.ok();
+    }
+    worker.connections.close();
+    // What is not done by then is cut off when the runtime goes.
+    timeout(drain_timeout, worker.connections.wait()).await.ok();
+    housekeeping.abort();
+}
+
+/// Accepts until the word to drain, then takes what waits in the backlog:
+/// those clients have connected, and closing the listener would reset them.
+async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
+    let draining = worker.draining.clone();
+    loop {
+        tokio::select! {
+            biased;
+            () = draining.cancelled() => break,
+            (socket, peer) = net::accept(&listener) => worker.begin(socket, peer),
+        }
+    }
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Some((socket, peer)) = net::accept_now(&listener) {
+        if let Ok(socket) = tokio::net::TcpStream::from_std(socket) {
+            worker.begin(socket, peer);
+        }
+    }
+}
+
+/// Closes connections to servers that are not to be used, or not any more.
+async fn keep_house(worker: Rc<Worker>) {
+    let mut pool = worker.reader.clone();
+    let mut second = interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = pool.changed() => worker.upstreams.follow(&pool.load()),
+            _ = second.tick() => worker.upstreams.expire(Instant::now()),
+        }
+    }
+}
+
+impl Worker {
+    fn new(shared: Shared) -> Self {
+        Self {
+            settings: shared.settings,
+            pool: RefCell::new(shared.pool.cached()),
+            reader: shared.pool,
+            inputs: shared.inputs,
+            totals: shared.totals,
+            access_log: shared.access_log,
+            draining: shared.draining,
+            upstreams: Rc::default(),
+            budget: retry_budget(),
+            rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            connections: TaskTracker::new(),
+        }
+    }
+
+    fn begin(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
+        let serving = connection::serve(Rc::clone(self), socket, peer);
+        spawn_local(self.connections.track_future(serving));
+    }
+
+    fn log_bad_request(&self, peer: SocketAddr, what: BadRequest) {
+        let frontend = &self.totals.frontend;
+        frontend.request_errors.inc();
+        frontend.response(what.status);
+        if let Some(log) = &self.access_log {
+            log.write_bad_request(
+                peer,
+                &self.settings.frontend,
+                frontend.connections.get(),
+                what,
+            );
+        }
+    }
+}
+
+/// Repeating what may have reached a server is kept to a fifth of the
+/// requests, so that servers in trouble do not get more to do than healthy
+/// ones; the floor lets a crash under light traffic be hidden whole.
+fn retry_budget() -> TpsBudget {
+    TpsBudget::new(Duration::from_secs(10), 100, 0.2)
+}

@@ -1,0 +1,359 @@
+//! Connections to servers: one worker's idle ones, how new ones are made, and
+//! how a request is sent over either.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    fmt,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{Builder, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    task::spawn_local,
+    time::{Instant, timeout},
+};
+
+use super::{
+    body::RequestBody,
+    retry::Sent,
+    watch::{Waiting, Watch},
+};
+use crate::{
+    net,
+    pool::{Server, Snapshot, server::Life},
+};
+
+/// How long a connection may lie idle when the server does not say: Node.js
+/// and Apache close theirs after 5 s, and a request that crosses that close
+/// on its way is lost unless it may be repeated.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// How much earlier than the server says a connection is given up.
+const IDLE_MARGIN: Duration = Duration::from_secs(1);
+
+/// A request that cannot be repeated only takes a connection that has served
+/// within this time, which no server closes at that very moment.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Idle connections a worker keeps to one server at the most, so that a burst
+/// does not hold descriptors for long after.
+const IDLE_PER_SERVER: usize = 512;
+
+/// How long a server may take to accept while there are others to ask. On a
+/// network where servers gossip with each other an answer takes milliseconds;
+/// an address that has vanished gives none at all.
+pub(super) const IMPATIENT: Duration = Duration::from_millis(250);
+
+/// One worker's connections to servers.
+#[derive(Default)]
+pub(super) struct Upstreams {
+    idle: RefCell<HashMap<Life, Vec<Idle>>>,
+}
+
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+    expires: Instant,
+    _counted: CountedIdle,
+}
+
+/// Counts an idle connection for as long as it is one.
+struct CountedIdle(Arc<Server>);
+
+/// A connection in use. Given back when its response has been read whole;
+/// dropped, it closes.
+pub(super) struct Lease {
+    sender: SendRequest<RequestBody>,
+    server: Arc<Server>,
+    home: Rc<Upstreams>,
+    keep_alive: Option<Duration>,
+}
+
+/// A response's head, and the connection its body comes over.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The response.
+    pub(super) response: Response<Incoming>,
+    /// Its connection.
+    pub(super) lease: Lease,
+    /// How long connecting took; zero for a connection that was there before.
+    pub(super) connect_time: Duration,
+    /// From the request being sent to the response's head.
+    pub(super) response_time: Duration,
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// What happened.
+    pub(super) kind: FailureKind,
+    /// Whether the server can know of the request.
+    pub(super) sent: Sent,
+    /// The request, where nothing of it was sent.
+    pub(super) request: Option<Request<RequestBody>>,
+    /// The connection had served before: its end may be the server's ordinary
+    /// clearing of idle connections and says little about the server.
+    pub(super) reused: bool,
+}
+
+/// What happened to a request that got no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FailureKind {
+    /// Nobody listens at the server's address.
+    Refused,
+    /// No connection in time.
+    ConnectTimeout,
+    /// The connection broke, or what came over it is not HTTP.
+    Broken,
+    /// No response in time.
+    ResponseTimeout,
+}
+
+impl fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstreams").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("server", &self.server.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Upstreams {
+    /// Sends a request to `server`, over an idle connection if there is one.
+    ///
+    /// `patience` bounds the connecting. The wait for the response is bounded
+    /// by the connection's [`Watch`].
+    pub(super) async fn send(
+        self: &Rc<Self>,
+        server: &Arc<Server>,
+        addr: SocketAddr,
+        mut request: Request<RequestBody>,
+        repeatable: bool,
+        patience: Duration,
+        watch: &Watch,
+    ) -> Result<Answer, Failure> {
+        while let Some(sender) = self.take_idle(server, repeatable) {
+            server.live.counters.reuses.inc();
+            let lease = Lease::new(sender, server, self);
+            match lease.send(request, watch, Duration::ZERO).await {
+                Err(Failure {
+                    sent: Sent::Nothing,
+                    request: Some(back),
+                    ..
+                }) => request = back,
+                Err(failure) => {
+                    return Err(Failure {
+                        reused: true,
+                        ..failure
+                    });
+                }
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        let began = Instant::now();
+        match self.connect(server, addr, patience).await {
+            Ok(lease) => lease.send(request, watch, began.elapsed()).await,
+            Err(kind) => Err(Failure {
+                kind,
+                sent: Sent::Nothing,
+                request: Some(request),
+                reused: false,
+            }),
+        }
+    }
+
+    /// Closes idle connections to servers that shall not keep any.
+    pub(super) fn follow(&self, snapshot: &Snapshot) {
+        let keeping: HashSet<Life> = snapshot
+            .servers
+            .iter()
+            .filter(|server| server.keeps_connections())
+            .map(|server| server.life)
+            .collect();
+        self.idle
+            .borrow_mut()
+            .retain(|life, _| keeping.contains(life));
+    }
+
+    /// Closes connections that have been idle for long enough.
+    pub(super) fn expire(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|_, idle| {
+            idle.retain(|idle| idle.expires > now && !idle.sender.is_closed());
+            !idle.is_empty()
+        });
+    }
+
+    /// The connection that served last: it is the least likely to be closed,
+    /// and those that are not needed grow old and go.
+    fn take_idle(&self, server: &Server, repeatable: bool) -> Option<SendRequest<RequestBody>> {
+        let mut all = self.idle.borrow_mut();
+        let idle = all.get_mut(&server.life)?;
+        let now = Instant::now();
+        while let Some(newest) = idle.pop() {
+            let fresh = repeatable || now - newest.since < FRESH;
+            if newest.expires <= now || !newest.sender.is_ready() {
+                continue;
+            }
+            if !fresh {
+                // Good enough for others; all below it are older still.
+                idle.push(newest);
+                return None;
+            }
+            return Some(newest.sender);
+        }
+        None
+    }
+
+    async fn connect(
+        self: &Rc<Self>,
+        server: &Arc<Server>,
+        addr: SocketAddr,
+        patience: Duration,
+    ) -> Result<Lease, FailureKind> {
+        let counters = &server.live.counters;
+        counters.connects.inc();
+        let socket = match timeout(patience, net::connect(addr)).await {
+            Err(_) => return Err(FailureKind::ConnectTimeout),
+            Ok(Err(err)) => return Err(connect_failure(&err)),
+            Ok(Ok(socket)) => socket,
+        };
+        let (sender, connection) = Builder::new()
+            .handshake(TokioIo::new(socket))
+            .await
+            .map_err(|_| FailureKind::Broken)?;
+        // Its errors reach whoever waits for the response.
+        spawn_local(async move { connection.with_upgrades().await.ok() });
+        Ok(Lease::new(sender, server, self))
+    }
+}
+
+impl Lease {
+    fn new(sender: SendRequest<RequestBody>, server: &Arc<Server>, home: &Rc<Upstreams>) -> Self {
+        Self {
+            sender,
+            server: Arc::clone(server),
+            home: Rc::clone(home),
+            keep_alive: None,
+        }
+    }
+
+    async fn send(
+        mut self,
+        request: Request<RequestBody>,
+        watch: &Watch,
+        connect_time: Duration,
+    ) -> Result<Answer, Failure> {
+        let began = Instant::now();
+        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let sent = poll_fn(|cx| match response.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending if watch.server_expired() => Poll::Ready(None),
+            Poll::Pending => {
+                watch.wait_for_server(Instant::now);
+                Poll::Pending
+            }
+        });
+        let outcome = sent.await;
+        watch.arrived(Waiting::Server);
+        match outcome {
+            Some(Ok(response)) => Ok(Answer {
+                response,
+                lease: self,
+                connect_time,
+                response_time: began.elapsed(),
+            }),
+            Some(Err(mut err)) => Err(Failure::broken(err.take_message())),
+            None => Err(Failure {
+                kind: FailureKind::ResponseTimeout,
+                sent: Sent::Perhaps,
+                request: None,
+                reused: false,
+            }),
+        }
+    }
+
+    /// Notes how long the server says it keeps the connection.
+    pub(super) fn keep_alive(&mut self, timeout: Option<Duration>) {
+        self.keep_alive = timeout;
+    }
+
+    /// Puts the connection back for the next request.
+    pub(super) fn give_back(self) {
+        let now = Instant::now();
+        let lifetime = self
+            .keep_alive
+            .map_or(IDLE, |timeout| timeout.saturating_sub(IDLE_MARGIN));
+        if self.sender.is_closed() || lifetime.is_zero() || !self.server.keeps_connections() {
+            return;
+        }
+        let mut all = self.home.idle.borrow_mut();
+        let idle = all.entry(self.server.life).or_default();
+        if idle.len() < IDLE_PER_SERVER {
+            idle.push(Idle {
+                sender: self.sender,
+                since: now,
+                expires: now + lifetime,
+                _counted: CountedIdle::new(self.server),
+            });
+        }
+    }
+}
+
+impl Failure {
+    fn broken(request: Option<Request<RequestBody>>) -> Self {
+        let sent = if request.is_some() {
+            Sent::Nothing
+        } else {
+            Sent::Perhaps
+        };
+        let kind = FailureKind::Broken;
+        Self {
+            kind,
+            sent,
+            request,
+            reused: false,
+        }
+    }
+}
+
+impl CountedIdle {
+    fn new(server: Arc<Server>) -> Self {
+        server.live.counters.idle.inc();
+        Self(server)
+    }
+}
+
+impl Drop for CountedIdle {
+    fn drop(&mut self) {
+        self.0.live.counters.idle.dec();
+    }
+}
+
+/// Tells a server that is not there from trouble of our own, such as having
+/// no descriptor or no port left, which says nothing about the server.
+fn connect_failure(err: &io::Error) -> FailureKind {
+    match err.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable => FailureKind::Refused,
+        _ => FailureKind::ConnectTimeout,
+    }
+}

@@ -1,0 +1,174 @@
+//! A source with a few servers in every condition, for tests.
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Figure, FigureKind, MemberRow, Process, Source};
+use crate::{
+    counters::Totals,
+    membership::{
+        Announcement, Member, MemberEvent, MemberId, MemberState, Meta, Name, Phase, Role,
+    },
+    pool::{
+        Input, Writer,
+        rise_fall::Thresholds,
+        server::Check,
+        state::{CheckPlan, State, StaticServer},
+    },
+};
+
+/// What a hostile agent would put in a tag.
+pub(super) const HOSTILE: &str = "<script>alert(\"1\")</script>,\n-,";
+
+/// A balancer without servers.
+pub(super) fn empty() -> Source {
+    let state = State::new(name("nodes"), vec![], Instant::now());
+    source_of(state, vec![])
+}
+
+/// A balancer with servers up, suspected, draining and down, checked and not.
+pub(super) fn source() -> Arc<Source> {
+    let members = [
+        ("s1", Phase::Ready, MemberState::Alive),
+        ("s2", Phase::Ready, MemberState::Suspect),
+        ("s3", Phase::Draining, MemberState::Alive),
+        ("s4", Phase::Down, MemberState::Alive),
+        ("s5", Phase::Ready, MemberState::Down),
+    ]
+    .map(|(name, phase, state)| member(name, phase, state));
+    let mut state = State::new(name("nodes"), static_servers(), Instant::now());
+    for row in &members {
+        for event in events(row) {
+            state.apply(Input::Member(event), Instant::now());
+        }
+    }
+    let source = source_of(state, [vec![balancer()], members.into()].concat());
+    serve_some(&source);
+    Arc::new(source)
+}
+
+fn source_of(state: State, members: Vec<MemberRow>) -> Source {
+    let (_, _, pool) = Writer::new("nodes".into(), state);
+    Source {
+        pool,
+        totals: Arc::new(Totals::default()),
+        service: name("nodes"),
+        balance: "roundrobin",
+        cookie: Some("SERVERID".into()),
+        max_connections: None,
+        process: Process {
+            version: "0.1.0",
+            node: "ha".into(),
+            pid: 8,
+            workers: 2,
+            started: Instant::now(),
+            started_unix: 1_700_000_000,
+            http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
+        },
+        members: Box::new(move || members.clone()),
+        figures: vec![figure("malformed", 3), figure("other_cluster", 4)],
+        gossip_keyed: false,
+        log_lines_dropped: Arc::default(),
+        draining: Arc::default(),
+        auth: None,
+    }
+}
+
+fn figure(reason: &str, value: u64) -> Figure {
+    Figure {
+        name: "tidings_gossip_packets_dropped_total",
+        help: "Packets dropped, by reason.",
+        kind: FigureKind::Counter,
+        label: Some(("reason", reason.into())),
+        read: Box::new(move || value),
+    }
+}
+
+fn static_servers() -> Vec<StaticServer> {
+    let plan = CheckPlan {
+        check: Check::Tcp,
+        interval: Duration::from_secs(2),
+        thresholds: Thresholds {
+            rise: NonZeroU16::new(2).unwrap(),
+            fall: NonZeroU16::new(3).unwrap(),
+        },
+    };
+    [("t1", Some(plan)), ("t2", None)]
+        .map(|(server, check)| StaticServer {
+            name: name(server),
+            target: "10.0.1.1:3000".into(),
+            weight: 1,
+            check,
+        })
+        .into()
+}
+
+fn events(row: &MemberRow) -> Vec<MemberEvent> {
+    let up = MemberEvent::Up(Member {
+        id: row.id,
+        meta: row.meta.clone().unwrap(),
+    });
+    match row.state {
+        MemberState::Suspect => vec![up, MemberEvent::Suspect(row.id)],
+        MemberState::Down => vec![up, MemberEvent::Down(row.id)],
+        _ => vec![up],
+    }
+}
+
+fn member(server: &str, phase: Phase, state: MemberState) -> MemberRow {
+    let host = server.as_bytes()[1];
+    let announced = Announcement {
+        service: name("nodes"),
+        addr: SocketAddr::from(([10, 0, 0, host], 3000)),
+        weight: 1,
+        phase,
+        tags: BTreeMap::from([("note".into(), HOSTILE.into())]),
+    };
+    MemberRow {
+        local: false,
+        ..row(server, [10, 0, 0, host], Role::Server(announced), state)
+    }
+}
+
+fn balancer() -> MemberRow {
+    row("ha", [10, 0, 0, 1], Role::Balancer, MemberState::Alive)
+}
+
+fn row(node: &str, host: [u8; 4], role: Role, state: MemberState) -> MemberRow {
+    MemberRow {
+        id: MemberId {
+            addr: SocketAddr::from((host, 7946)),
+            epoch: 1,
+        },
+        meta: Some(Meta {
+            name: name(node),
+            role,
+        }),
+        state,
+        since: Instant::now(),
+        incarnation: None,
+        generation: 0,
+        local: true,
+    }
+}
+
+fn serve_some(source: &Source) {
+    source.totals.frontend.connections_total.add(10);
+    source.totals.frontend.connections.inc();
+    source.totals.frontend.requests.add(1_234_567);
+    source.totals.backend.balanced.add(1_234_000);
+    let snapshot = source.pool.load();
+    let counters = &snapshot.by_name("s1").unwrap().live.counters;
+    counters.requests.add(1_234_567);
+    counters.balanced.add(12);
+    counters.response(200);
+    counters.response(503);
+    counters.bytes_in.add(2408);
+    counters.connect_time.enter(Duration::from_millis(3));
+    counters.touch(crate::counters::unix_seconds());
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}

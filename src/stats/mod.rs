@@ -1,0 +1,25 @@
+//! The statistics: one set of rows, and the surfaces that print them.
+//!
+//! Nothing is counted here. The rows are read from the pool's snapshot and
+//! from [`counters`](crate::counters) when somebody asks, and every surface
+//! prints the same row, so no two of them can tell different stories. A
+//! figure that nobody measures is left empty, never printed as zero.
+
+pub mod source;
+pub mod view;
+
+pub mod csv;
+pub mod json;
+pub mod page;
+pub mod prometheus;
+
+pub mod server;
+
+pub use self::{
+    server::run,
+    source::{Figure, FigureKind, MemberRow, Process, Source, sample},
+    view::{Rows, StatRow, rows},
+};
+
+#[cfg(test)]
+mod fixture;

@@ -1,0 +1,178 @@
+//! What the statistics read: handles to live figures and facts that hold for
+//! the life of the process.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::{
+    counters::{Counter, Totals},
+    membership::{MemberId, MemberState, Meta, Name},
+    pool::Reader,
+};
+
+/// Everything that the surfaces read from.
+pub struct Source {
+    /// The servers.
+    pub pool: Reader,
+    /// Figures of the frontend and of the backend.
+    pub totals: Arc<Totals>,
+    /// The backend's name.
+    pub service: Name,
+    /// The balancing algorithm, in `HAProxy`'s word for it.
+    pub balance: &'static str,
+    /// The sticky cookie's name, where there is one.
+    pub cookie: Option<String>,
+    /// The most client connections, where there is a limit.
+    pub max_connections: Option<u32>,
+    /// Facts of the process.
+    pub process: Process,
+    /// Lists the members that gossip knows.
+    pub members: Box<dyn Fn() -> Vec<MemberRow> + Send + Sync>,
+    /// Figures of other parts, such as gossip's; only `/metrics` prints them.
+    pub figures: Vec<Figure>,
+    /// Whether gossip is encrypted and authenticated.
+    pub gossip_keyed: bool,
+    /// Access log lines that were dropped because nobody took them.
+    pub log_lines_dropped: Arc<Counter>,
+    /// Set once the process takes no new connections.
+    pub draining: Arc<AtomicBool>,
+    /// User and password, where the page asks for them.
+    pub auth: Option<(String, String)>,
+}
+
+impl Source {
+    /// Whether the process takes no new connections any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The password has no place in a log.
+        f.debug_struct("Source")
+            .field("service", &self.service)
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Facts of the process.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// The program's version.
+    pub version: &'static str,
+    /// The node's name.
+    pub node: String,
+    /// The process id.
+    pub pid: u32,
+    /// Worker threads that serve traffic.
+    pub workers: usize,
+    /// When it started.
+    pub started: Instant,
+    /// The same moment on the wall clock, in Unix seconds.
+    pub started_unix: i64,
+    /// Where it takes traffic.
+    pub http: Vec<SocketAddr>,
+}
+
+/// A member of the cluster, as gossip knows it.
+#[derive(Debug, Clone)]
+pub struct MemberRow {
+    /// Which life of which node.
+    pub id: MemberId,
+    /// What it says of itself; `None` where that cannot be read.
+    pub meta: Option<Meta>,
+    /// How it is doing.
+    pub state: MemberState,
+    /// Since when it is in this state.
+    pub since: Instant,
+    /// How often it refuted a suspicion; not known of the local node.
+    pub incarnation: Option<u16>,
+    /// How often it changed what it says of itself in this life.
+    pub generation: u32,
+    /// Whether it is this very node.
+    pub local: bool,
+}
+
+/// A figure that another part of the process counts.
+pub struct Figure {
+    /// The metric's whole name, such as `tidings_gossip_packets_received_total`.
+    pub name: &'static str,
+    /// One line on what it says.
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub kind: FigureKind,
+    /// Tells it apart from others of the same name, which must stand beside
+    /// it in the list.
+    pub label: Option<(&'static str, String)>,
+    /// Reads it.
+    pub read: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Figure")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What kind of figure one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FigureKind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+/// Closes a second of every rate, once a second, for ever.
+pub async fn sample(source: Arc<Source>) {
+    let mut seconds = interval(Duration::from_secs(1));
+    // After a stall, one long second: several at once would show as zero.
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        seconds.tick().await;
+        source.totals.frontend.sample();
+        source.totals.backend.sample();
+        for server in &source.pool.load().servers {
+            server.live.counters.sample();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::fixture;
+
+    #[tokio::test(start_paused = true)]
+    async fn rates_are_those_of_the_last_second() {
+        let source = fixture::source();
+        let server = Arc::clone(source.pool.load().by_name("s1").unwrap());
+        let before = server.live.counters.requests.get();
+        let sampler = tokio::spawn(sample(Arc::clone(&source)));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.live.counters.requests.add(7);
+        source.totals.frontend.connections_total.add(3);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(server.live.counters.request_rate.get(), 7);
+        assert_eq!(source.totals.frontend.connection_rate.get(), 3);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(server.live.counters.request_rate.get(), 0);
+        assert_eq!(server.live.counters.requests.get(), before + 7);
+        sampler.abort();
+    }
+}

@@ -1,0 +1,521 @@
+//! The rows of the statistics: one for the frontend, one for each server and
+//! one for the backend. Each figure is a typed field that every surface
+//! prints; `None` is what has no meaning for the row, or is not measured.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::source::Source;
+use crate::{
+    counters::{Counter, Counters, Gauge, Rate, Timing},
+    pool::{
+        Server, Snapshot, Status,
+        server::{Cause, CheckReport, Origin},
+    },
+};
+
+/// The frontend's name, which scripts and dashboards know.
+pub const FRONTEND: &str = "localnodes";
+
+/// The frontend's number; 1 and 2 are what `HAProxy` keeps for itself and for
+/// its statistics.
+const FRONTEND_ID: u32 = 3;
+const BACKEND_ID: u32 = 4;
+
+/// All rows at one moment.
+#[derive(Debug)]
+pub struct Rows {
+    /// What came in from clients.
+    pub frontend: StatRow,
+    /// The servers, in the order of names.
+    pub servers: Vec<StatRow>,
+    /// What was to be given to servers.
+    pub backend: StatRow,
+    /// What the traffic stands on.
+    pub footing: Footing,
+}
+
+impl Rows {
+    /// Every row, in `HAProxy`'s order.
+    pub fn iter(&self) -> impl Iterator<Item = &StatRow> {
+        std::iter::once(&self.frontend)
+            .chain(&self.servers)
+            .chain(std::iter::once(&self.backend))
+    }
+
+    /// Leaves out the servers that are down; the backend then says how many
+    /// of how many are up, as `HAProxy`'s does.
+    pub fn hide_down(&mut self) {
+        let all = self.servers.len();
+        self.servers.retain(|row| !row.status.is_down());
+        self.backend.shown = Some((self.servers.len(), all));
+    }
+}
+
+/// What the traffic stands on: the best kind of server there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Footing {
+    /// At least one server is up.
+    Firm,
+    /// No server is up; those that gossip suspects take the traffic.
+    Suspected,
+    /// Gossip has lost every server; they take the traffic all the same.
+    Lost,
+    /// There are servers, and none can take traffic.
+    Nobody,
+    /// There is no server.
+    Empty,
+}
+
+impl Footing {
+    fn of(snapshot: &Snapshot) -> Self {
+        let has = |status| {
+            let usable = |s: &Server| s.addr.is_some() && s.weight > 0 && s.status == status;
+            snapshot.servers.iter().any(|server| usable(server))
+        };
+        match () {
+            () if snapshot.servers.is_empty() => Self::Empty,
+            () if !snapshot.can_serve() => Self::Nobody,
+            () if has(Status::Up) => Self::Firm,
+            () if has(Status::Suspect) => Self::Suspected,
+            () => Self::Lost,
+        }
+    }
+
+    /// Whether a request finds a server.
+    pub fn serves(self) -> bool {
+        !matches!(self, Self::Nobody | Self::Empty)
+    }
+
+    /// What an operator should know, if anything.
+    pub fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::Firm => None,
+            Self::Suspected => Some(
+                "No server is surely up: gossip suspects every one that could take traffic, \
+                 so the suspected ones take it.",
+            ),
+            Self::Lost => Some(
+                "Gossip has lost every server. Traffic still goes to those that accept \
+                 connections: this node may be the one that is cut off.",
+            ),
+            Self::Nobody => Some("No server can take traffic: every request gets a 503."),
+            Self::Empty => Some("There are no servers: every request gets a 503."),
+        }
+    }
+}
+
+/// What a row is about; the numbers are CSV's `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What clients connect to.
+    Frontend = 0,
+    /// All servers together.
+    Backend = 1,
+    /// One server.
+    Server = 2,
+}
+
+/// One row.
+#[derive(Debug, Clone)]
+pub struct StatRow {
+    /// What it is about.
+    pub kind: Kind,
+    /// The frontend's or the backend's name.
+    pub proxy: String,
+    /// `FRONTEND`, `BACKEND` or the server's name.
+    pub name: String,
+    /// The proxy's number.
+    pub proxy_id: u32,
+    /// The server's number, 0 for a proxy.
+    pub server_id: u32,
+    /// How it is doing.
+    pub status: RowStatus,
+    /// Servers that are up, of all: set where the others are hidden.
+    pub shown: Option<(usize, usize)>,
+    /// Why it is not simply up, in a few words without a comma.
+    pub reason: Option<String>,
+    /// Time in this status, roughly: one kind of down to another is no change.
+    pub since: Option<Duration>,
+    /// The server itself, for its description.
+    pub server: Option<Arc<Server>>,
+    /// The balancing algorithm (backends).
+    pub algorithm: Option<&'static str>,
+    /// The cookie's name (backends) or value (servers).
+    pub cookie: Option<String>,
+
+    /// Client connections (frontends) or requests being served.
+    pub sessions: Level,
+    /// The most sessions that are allowed.
+    pub sessions_limit: Option<u32>,
+    /// Sessions there ever were.
+    pub sessions_total: u64,
+    /// Sessions a second.
+    pub session_rate: Level,
+    /// Client connections (frontends).
+    pub connections: Option<Connections>,
+    /// Requests a second (frontends; elsewhere a session is a request).
+    pub request_rate: Option<Level>,
+    /// Requests there ever were.
+    pub requests: u64,
+    /// Requests that balancing, not a cookie, decided on.
+    pub balanced: Option<u64>,
+    /// Seconds since the last request.
+    pub last_request: Option<u64>,
+    /// Request bytes.
+    pub bytes_in: u64,
+    /// Response bytes.
+    pub bytes_out: u64,
+    /// Responses by class: 1xx to 5xx, then everything else.
+    pub responses: [u64; 6],
+
+    /// Requests that could not be read.
+    pub request_errors: Option<u64>,
+    /// Connections that could not be made.
+    pub connect_errors: Option<u64>,
+    /// Responses that were broken off, malformed or never came.
+    pub response_errors: Option<u64>,
+    /// Attempts after the first.
+    pub retries: Option<u64>,
+    /// Retries that went to another server.
+    pub redispatches: Option<u64>,
+    /// Exchanges the client gave up on.
+    pub client_aborts: Option<u64>,
+    /// Exchanges the server broke off.
+    pub server_aborts: Option<u64>,
+    /// New connections made.
+    pub connects: Option<u64>,
+    /// Requests over connections that were already there.
+    pub reuses: Option<u64>,
+    /// Open connections without a request (servers).
+    pub idle_connections: Option<u32>,
+    /// Time to connect.
+    pub connect_time: Option<Times>,
+    /// Time to the response's head.
+    pub response_time: Option<Times>,
+    /// Time to the response's last byte.
+    pub total_time: Option<Times>,
+
+    /// The share of the requests; of a backend the sum over active servers.
+    pub weight: Option<u32>,
+    /// Servers that can take traffic; 1 for a server.
+    pub active: Option<u32>,
+    /// Checks that failed while the server was up.
+    pub failed_checks: Option<u64>,
+    /// Times it went down.
+    pub downs: Option<u64>,
+    /// Time spent down.
+    pub downtime: Option<Duration>,
+}
+
+impl StatRow {
+    /// The status as `HAProxy` prints it.
+    pub fn status_text(&self) -> String {
+        match self.shown {
+            Some((shown, all)) => format!("{} ({shown}/{all})", self.status),
+            None => self.status.to_string(),
+        }
+    }
+
+    /// How the last probe of the server ended.
+    pub fn last_check(&self) -> Option<&CheckReport> {
+        self.server.as_ref()?.last_check.as_ref()
+    }
+}
+
+/// Something now, and the most it ever was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// Now.
+    pub now: u32,
+    /// The most.
+    pub max: u32,
+}
+
+impl From<&Gauge> for Level {
+    fn from(gauge: &Gauge) -> Self {
+        let (now, max) = (gauge.get(), gauge.max());
+        Self { now, max }
+    }
+}
+
+impl From<&Rate> for Level {
+    fn from(rate: &Rate) -> Self {
+        let (now, max) = (rate.get(), rate.max());
+        Self { now, max }
+    }
+}
+
+/// A frontend's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Connections a second.
+    pub rate: Level,
+    /// Connections there ever were.
+    pub total: u64,
+}
+
+/// A duration's average over the last 1,024 requests, and its maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// The average.
+    pub average: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+impl Times {
+    /// `None` before the first entry: no time has been measured then.
+    fn of(timing: &Timing) -> Option<Self> {
+        let (average, max) = (timing.average(), timing.max());
+        (!max.is_zero()).then_some(Self { average, max })
+    }
+}
+
+/// How a row is doing, in `HAProxy`'s terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowStatus {
+    /// The frontend accepts connections.
+    Open,
+    /// The frontend accepts no more.
+    Stop,
+    /// Up.
+    Up,
+    /// Up, but gossip suspects it.
+    Suspect,
+    /// Up, with `n` failed checks to go of `fall`.
+    GoingDown(u16, u16),
+    /// Down.
+    Down,
+    /// Down by its agent's word.
+    DownByAgent,
+    /// Down, with `n` good checks of `rise`.
+    GoingUp(u16, u16),
+    /// Keeps its users and takes no new ones.
+    Drain,
+    /// In use, and nobody checks it.
+    NoCheck,
+}
+
+impl RowStatus {
+    fn of(server: &Server) -> Self {
+        let progress = server.health.and_then(|health| health.progress());
+        let failing = server.health.is_some_and(|health| !health.is_up());
+        let unwatched = server.origin == Origin::Static && server.health.is_none();
+        match (server.status, progress) {
+            (Status::Drain, _) => Self::Drain,
+            (Status::Suspect, _) => Self::Suspect,
+            (Status::Up, Some((n, fall))) => Self::GoingDown(n, fall),
+            (Status::Up, None) if unwatched => Self::NoCheck,
+            (Status::Up, None) => Self::Up,
+            (Status::Down(Cause::Agent), _) => Self::DownByAgent,
+            (Status::Down(_), Some((n, rise))) if failing => Self::GoingUp(n, rise),
+            (Status::Down(_), _) => Self::Down,
+        }
+    }
+
+    /// Whether it takes no request.
+    pub fn is_down(self) -> bool {
+        matches!(self, Self::Down | Self::DownByAgent | Self::GoingUp(..))
+    }
+}
+
+impl fmt::Display for RowStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("OPEN"),
+            Self::Stop => f.write_str("STOP"),
+            Self::Up | Self::Suspect => f.write_str("UP"),
+            Self::GoingDown(n, fall) => write!(f, "UP {n}/{fall}"),
+            Self::Down => f.write_str("DOWN"),
+            Self::DownByAgent => f.write_str("DOWN (agent)"),
+            Self::GoingUp(n, rise) => write!(f, "DOWN {n}/{rise}"),
+            Self::Drain => f.write_str("DRAIN"),
+            Self::NoCheck => f.write_str("no check"),
+        }
+    }
+}
+
+/// Reads every row as it is `now`.
+pub fn rows(source: &Source, now: Instant) -> Rows {
+    let snapshot = source.pool.load();
+    let servers: Vec<StatRow> = snapshot
+        .servers
+        .iter()
+        .map(|server| server_row(source, server, now))
+        .collect();
+    let footing = Footing::of(&snapshot);
+    Rows {
+        frontend: frontend_row(source),
+        backend: backend_row(source, &snapshot, footing),
+        servers,
+        footing,
+    }
+}
+
+fn frontend_row(source: &Source) -> StatRow {
+    let counters = &source.totals.frontend;
+    let status = if source.is_draining() {
+        RowStatus::Stop
+    } else {
+        RowStatus::Open
+    };
+    StatRow {
+        kind: Kind::Frontend,
+        proxy: FRONTEND.into(),
+        name: "FRONTEND".into(),
+        proxy_id: FRONTEND_ID,
+        // To a frontend a session is a connection, which carries many requests.
+        sessions: (&counters.connections).into(),
+        sessions_limit: source.max_connections,
+        sessions_total: counters.connections_total.get(),
+        session_rate: (&counters.connection_rate).into(),
+        connections: Some(Connections {
+            rate: (&counters.connection_rate).into(),
+            total: counters.connections_total.get(),
+        }),
+        request_rate: Some((&counters.request_rate).into()),
+        request_errors: Some(counters.request_errors.get()),
+        ..common(counters, status)
+    }
+}
+
+fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing) -> StatRow {
+    let counters = &source.totals.backend;
+    let status = if footing.serves() {
+        RowStatus::Up
+    } else {
+        RowStatus::Down
+    };
+    let active = || {
+        let takes_traffic = |s: &&Arc<Server>| matches!(s.status, Status::Up | Status::Suspect);
+        let usable = |s: &&Arc<Server>| s.addr.is_some() && s.weight > 0;
+        let servers = snapshot.servers.iter();
+        servers.filter(takes_traffic).filter(usable)
+    };
+    let weight = active().map(|server| u32::from(server.weight)).sum();
+    StatRow {
+        kind: Kind::Backend,
+        proxy: source.service.to_string(),
+        name: "BACKEND".into(),
+        proxy_id: BACKEND_ID,
+        reason: footing.warning().map(|_| footing_in_words(footing).into()),
+        algorithm: Some(source.balance),
+        cookie: source.cookie.clone(),
+        weight: Some(weight),
+        active: Some(active().count() as u32),
+        ..upstream(counters, status)
+    }
+}
+
+fn footing_in_words(footing: Footing) -> &'static str {
+    match footing {
+        Footing::Firm => "a server is up",
+        Footing::Suspected => "every server is suspected by gossip",
+        Footing::Lost => "every server is lost to gossip",
+        Footing::Nobody => "no server can take traffic",
+        Footing::Empty => "there are no servers",
+    }
+}
+
+fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
+    let counters = &server.live.counters;
+    StatRow {
+        kind: Kind::Server,
+        proxy: source.service.to_string(),
+        name: server.name.to_string(),
+        proxy_id: BACKEND_ID,
+        server_id: server.sid,
+        reason: reason(server.status),
+        since: Some(now.saturating_duration_since(server.since)),
+        server: Some(Arc::clone(server)),
+        cookie: source.cookie.as_ref().map(|_| server.name.to_string()),
+        idle_connections: Some(counters.idle.get()),
+        weight: Some(server.weight.into()),
+        active: Some(1),
+        failed_checks: server.health.map(|_| server.failed_checks),
+        downs: Some(server.downs),
+        downtime: Some(server.downtime(now)),
+        ..upstream(counters, RowStatus::of(server))
+    }
+}
+
+fn reason(status: Status) -> Option<String> {
+    match status {
+        Status::Up | Status::Drain => None,
+        Status::Suspect => Some("gossip suspects it".into()),
+        // The log's wording has a comma and quotes, which a cell must not.
+        Status::Down(Cause::Refused) => Some("connection refused".into()),
+        Status::Down(cause) => Some(cause.to_string()),
+    }
+}
+
+/// What backends and servers have in common.
+fn upstream(counters: &Counters, status: RowStatus) -> StatRow {
+    let some = |counter: &Counter| Some(counter.get());
+    StatRow {
+        balanced: some(&counters.balanced),
+        last_request: counters.seconds_since_last(),
+        connect_errors: some(&counters.connect_errors),
+        response_errors: some(&counters.response_errors),
+        retries: some(&counters.retries),
+        redispatches: some(&counters.redispatches),
+        client_aborts: some(&counters.client_aborts),
+        server_aborts: some(&counters.server_aborts),
+        connects: some(&counters.connects),
+        reuses: some(&counters.reuses),
+        connect_time: Times::of(&counters.connect_time),
+        response_time: Times::of(&counters.response_time),
+        total_time: Times::of(&counters.total_time),
+        ..common(counters, status)
+    }
+}
+
+/// What all rows have in common, and nothing else filled in.
+fn common(counters: &Counters, status: RowStatus) -> StatRow {
+    StatRow {
+        kind: Kind::Server,
+        proxy: String::new(),
+        name: String::new(),
+        proxy_id: 0,
+        server_id: 0,
+        status,
+        shown: None,
+        reason: None,
+        since: None,
+        server: None,
+        algorithm: None,
+        cookie: None,
+        sessions: (&counters.active).into(),
+        sessions_limit: None,
+        sessions_total: counters.requests.get(),
+        session_rate: (&counters.request_rate).into(),
+        connections: None,
+        request_rate: None,
+        requests: counters.requests.get(),
+        balanced: None,
+        last_request: None,
+        bytes_in: counters.bytes_in.get(),
+        bytes_out: counters.bytes_out.get(),
+        responses: counters.responses.each_ref().map(Counter::get),
+        request_errors: None,
+        connect_errors: None,
+        response_errors: None,
+        retries: None,
+        redispatches: None,
+        client_aborts: None,
+        server_aborts: None,
+        connects: None,
+        reuses: None,
+        idle_connections: None,
+        connect_time: None,
+        response_time: None,
+        total_time: None,
+        weight: None,
+        active: None,
+        failed_checks: None,
+        downs: None,
+        downtime: None,
+    }
+}
