@@ -4,12 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::info;
+use tracing::{error, info};
 
 use super::Settings;
 use crate::{
-    gossip::{self, Handle, Sockets, StartError},
-    membership::{Announcement, Meta, Phase, Role},
+    gossip::{self, Handle, Keyring, Sockets, StartError},
+    keys,
+    membership::{Announcement, MemberEvent, Meta, Phase, Role},
 };
 
 /// An agent hears of the others too, and does nothing with it: gossip keeps
@@ -39,6 +40,7 @@ enum State {
 #[derive(Debug)]
 struct Plan {
     sockets: Sockets,
+    keyring: Keyring,
     settings: Settings,
 }
 
@@ -47,13 +49,14 @@ struct Joined {
     handle: Handle,
     meta: Meta,
     app: SocketAddr,
-    _events: mpsc::Receiver<crate::membership::MemberEvent>,
+    _keys: AbortOnDropHandle<()>,
+    _events: mpsc::Receiver<MemberEvent>,
 }
 
 impl Announcer {
     /// Begins to look for the own address; what takes its time is the seeds'
     /// names, which may not resolve before somebody starts them.
-    pub(super) fn new(sockets: Sockets, settings: Settings) -> Self {
+    pub(super) fn new(sockets: Sockets, keyring: Keyring, settings: Settings) -> Self {
         let known = settings.known_address();
         let seeds = settings.seeds.clone();
         let address = tokio::spawn(async move {
@@ -65,7 +68,11 @@ impl Announcer {
         Self {
             state: State::Looking {
                 address: AbortOnDropHandle::new(address),
-                plan: Box::new(Plan { sockets, settings }),
+                plan: Box::new(Plan {
+                    sockets,
+                    keyring,
+                    settings,
+                }),
             },
             phase: Phase::Down,
         }
@@ -128,8 +135,7 @@ impl Plan {
             port,
             weight,
             tags,
-            cluster,
-            keyring,
+            gossip_args,
             seeds,
             ..
         } = self.settings;
@@ -150,13 +156,14 @@ impl Plan {
         }
         let settings = gossip::Settings {
             advertise,
-            cluster,
-            keyring,
+            cluster: gossip_args.cluster.clone(),
+            keyring: self.keyring,
             seeds,
             meta: meta.clone(),
         };
         let (events, unread) = mpsc::channel(UNREAD);
         let handle = gossip::spawn(self.sockets, settings, events)?;
+        let keys = tokio::spawn(keys::follow(gossip_args, handle.clone()));
         info!(
             "announcing {} at {app}, speaking gossip at {advertise}",
             meta.name
@@ -165,6 +172,7 @@ impl Plan {
             handle,
             meta,
             app,
+            _keys: AbortOnDropHandle::new(keys),
             _events: unread,
         })
     }
@@ -177,7 +185,7 @@ impl Joined {
         }
         // It was accepted at the start, and a phase takes the same room.
         if let Err(err) = self.handle.update(self.meta.clone()) {
-            tracing::error!("{err}");
+            error!("{err}");
         }
     }
 }

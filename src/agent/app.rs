@@ -1,6 +1,6 @@
 //! The app: the command, the process it runs as, and when it runs again.
 
-use std::{ffi::OsString, io};
+use std::{ffi::OsString, io, process};
 
 use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
@@ -18,6 +18,16 @@ pub struct Command {
     pub program: OsString,
     /// What it is given.
     pub arguments: Vec<OsString>,
+}
+
+impl Command {
+    fn spawn(&self) -> io::Result<Child> {
+        let mut command = process::Command::new(&self.program);
+        command.args(&self.arguments);
+        // The cluster's key is the agent's; an app has no use for it.
+        command.env_remove("TIDINGS_GOSSIP_KEY");
+        Child::spawn(command)
+    }
 }
 
 /// The app that the agent runs.
@@ -39,7 +49,7 @@ enum State {
 impl App {
     /// Starts it for the first time.
     pub(super) fn start(command: Command, policy: Policy) -> io::Result<Self> {
-        let child = Child::spawn(&command.program, &command.arguments)?;
+        let child = command.spawn()?;
         Ok(Self {
             command,
             supervisor: Supervisor::new(policy, Instant::now()),
@@ -99,7 +109,7 @@ impl App {
     pub(super) fn restart(&mut self) {
         let now = Instant::now();
         self.supervisor.started(now);
-        match Child::spawn(&self.command.program, &self.command.arguments) {
+        match self.command.spawn() {
             Ok(child) => self.state = State::Running(child),
             Err(err) => {
                 warn!("{}: {err}", self.command.program.display());

@@ -1,7 +1,6 @@
 //! The app as a child process, and the duties of whoever has children.
 
 use std::{
-    ffi::OsString,
     io::{self, IsTerminal},
     os::unix::process::CommandExt,
     process::{Command, Stdio},
@@ -21,12 +20,9 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `program`. Its output goes where this process's output goes.
-    pub fn spawn(program: &OsString, arguments: &[OsString]) -> io::Result<Self> {
-        let mut command = Command::new(program);
-        command.args(arguments).process_group(0);
-        // The cluster's key is the agent's; an app has no use for it.
-        command.env_remove("TIDINGS_GOSSIP_KEY");
+    /// Starts a command. Its output goes where this process's output goes.
+    pub fn spawn(mut command: Command) -> io::Result<Self> {
+        command.process_group(0);
         // A group in the background that reads from the terminal is stopped.
         if io::stdin().is_terminal() {
             command.stdin(Stdio::null());
@@ -130,14 +126,6 @@ pub fn adopt_orphans() {
     }
 }
 
-/// Has the kernel kill this process when its parent ends in whatever way.
-pub fn die_with_parent() {
-    #[cfg(target_os = "linux")]
-    if let Err(err) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-        debug!("outlives its parent: {err}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -172,7 +160,9 @@ mod tests {
     }
 
     fn shell(script: &str) -> Child {
-        Child::spawn(&"/bin/sh".into(), &["-c".into(), script.into()]).unwrap()
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        Child::spawn(command).unwrap()
     }
 
     async fn next(reaper: &mut Reaper) -> (Pid, Exit) {
@@ -228,9 +218,9 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_an_error_at_once() {
-        let missing = Child::spawn(&"/no/such/app".into(), &[]).unwrap_err();
+        let missing = Child::spawn(Command::new("/no/such/app")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        let directory = Child::spawn(&"/".into(), &[]).unwrap_err();
+        let directory = Child::spawn(Command::new("/")).unwrap_err();
         assert_eq!(directory.kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -37,7 +37,10 @@ use self::{
 };
 pub use self::{app::Command, supervisor::Policy};
 use crate::{
-    gossip::{DEFAULT_PORT, Keyring, Seed, Sockets, StartError},
+    app::busy,
+    cli::GossipArgs,
+    gossip::{DEFAULT_PORT, Seed, Sockets, StartError},
+    keys,
     membership::{Name, Phase},
     pool::server::Check,
 };
@@ -81,10 +84,8 @@ pub struct Settings {
     pub seeds: Vec<Seed>,
     /// Where to speak gossip; `None`: at port 7946 if that is free.
     pub gossip: Option<SocketAddr>,
-    /// The cluster to take part in.
-    pub cluster: Name,
-    /// Its keys.
-    pub keyring: Keyring,
+    /// The cluster to take part in, and its keys.
+    pub gossip_args: GossipArgs,
     /// How long leaving may take, from the signal to the app's own.
     pub drain: Duration,
     /// What to do when the app ends.
@@ -101,21 +102,10 @@ impl Settings {
     }
 }
 
-/// Runs an agent until it is told to end, or its app is over. Makes a runtime
-/// of its own, on the calling thread.
-pub fn run(settings: Settings) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
-    let result = runtime.block_on(live(settings));
-    // A name server that does not answer must not hold up the end.
-    runtime.shutdown_background();
-    result
-}
-
-/// An agent's life.
-async fn live(settings: Settings) -> anyhow::Result<ExitCode> {
+/// Runs an agent until it is told to end or its app is over, and returns the
+/// app's exit code. Takes the end of every child of this process.
+pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    let keyring = keys::keyring(&settings.gossip_args)?;
     let sockets = bind(settings.gossip)?;
     // Before there is a child, or its end could be missed.
     let reaper = Reaper::new().context("the ends of children cannot be seen")?;
@@ -125,7 +115,16 @@ async fn live(settings: Settings) -> anyhow::Result<ExitCode> {
         Ok(app) => app,
         Err(exit) => return Ok(exit.code().into()),
     };
-    let mut agent = Agent::new(settings, sockets, app, reaper, signals);
+    let mut agent = Agent {
+        target: Target::likely(&settings),
+        check: settings.check.clone(),
+        local_check: None,
+        app,
+        drain: settings.drain,
+        announcer: Announcer::new(sockets, keyring, settings),
+        reaper,
+        signals,
+    };
     let exit = match agent.serve().await {
         End::Told => {
             if agent.drain().await.is_continue() {
@@ -149,15 +148,7 @@ async fn live(settings: Settings) -> anyhow::Result<ExitCode> {
 fn bind(wanted: Option<SocketAddr>) -> anyhow::Result<Sockets> {
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     if let Some(addr) = wanted {
-        return Sockets::bind(addr).map_err(|err| match err.kind() {
-            io::ErrorKind::AddrInUse => anyhow!(
-                "--gossip {addr} is in use: stop what listens there, or give another port"
-            ),
-            io::ErrorKind::AddrNotAvailable => anyhow!(
-                "--gossip {addr}: this host does not have that address; 0.0.0.0 stands for all it has"
-            ),
-            _ => anyhow!("--gossip {addr}: {err}"),
-        });
+        return Sockets::bind(addr).map_err(|err| busy("--gossip", addr, &err));
     }
     match Sockets::bind(any(DEFAULT_PORT)) {
         Err(err) if err.kind() == io::ErrorKind::AddrInUse => {
@@ -207,6 +198,13 @@ enum Target {
 }
 
 impl Target {
+    fn likely(settings: &Settings) -> Self {
+        match settings.known_address() {
+            Some(ip) => Self::Announced((ip, settings.port).into()),
+            None => Self::Guessed((Ipv4Addr::LOCALHOST, settings.port).into()),
+        }
+    }
+
     fn addr(self) -> SocketAddr {
         match self {
             Self::Announced(addr) | Self::Guessed(addr) => addr,
@@ -234,33 +232,9 @@ enum End {
 }
 
 impl Agent {
-    fn new(
-        settings: Settings,
-        sockets: Sockets,
-        app: Option<App>,
-        reaper: Reaper,
-        signals: Signals,
-    ) -> Self {
-        let target = match settings.known_address() {
-            Some(ip) => Target::Announced((ip, settings.port).into()),
-            None => Target::Guessed((Ipv4Addr::LOCALHOST, settings.port).into()),
-        };
-        let mut agent = Self {
-            target,
-            check: settings.check.clone(),
-            local_check: None,
-            app,
-            drain: settings.drain,
-            announcer: Announcer::new(sockets, settings),
-            reaper,
-            signals,
-        };
-        agent.look_at_app();
-        agent
-    }
-
     /// Announces the app and keeps it running, until that is over.
     async fn serve(&mut self) -> End {
+        self.look_at_app();
         loop {
             match self.next_event().await {
                 Event::Signal(signal) if signals::ends(signal) => return End::Told,

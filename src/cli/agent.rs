@@ -9,6 +9,7 @@ use super::{GossipArgs, duration, seed};
 use crate::{
     agent::{self, Command, Policy},
     gossip::Seed,
+    host,
     membership::Name,
     pool::server::Check,
 };
@@ -100,10 +101,10 @@ pub enum LocalCheck {
     On(Check),
 }
 
-/// Runs an agent until its end. Not to be called on a tokio runtime.
-pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+/// Runs an agent until its end.
+pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
-        agent::child::die_with_parent();
+        host::die_with_parent();
     }
     let mut command = args.command.into_iter();
     let command = command.next().map(|program| Command {
@@ -111,7 +112,7 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         arguments: command.collect(),
     });
     agent::run(agent::Settings {
-        name: args.name.unwrap_or_else(host_name),
+        name: args.name.unwrap_or_else(host::name),
         service: args.service,
         address: args.address,
         port: args.port,
@@ -123,12 +124,12 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         tags: args.tags.into_iter().collect(),
         seeds: args.join,
         gossip: args.gossip,
-        keyring: super::keyring(&args.gossip_args)?,
-        cluster: args.gossip_args.cluster,
+        gossip_args: args.gossip_args,
         drain: args.drain,
         restart: args.restart,
         command,
     })
+    .await
 }
 
 fn check(text: &str) -> Result<LocalCheck, String> {
@@ -155,28 +156,6 @@ fn tag(text: &str) -> Result<(String, String), String> {
         )),
         None => Err("expected KEY=VALUE".into()),
     }
-}
-
-/// This host's name as a server's name.
-fn host_name() -> Name {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let text = kernel
-        .or_else(|_| std::env::var("HOSTNAME"))
-        .unwrap_or_default();
-    to_name(text.trim())
-}
-
-/// The first label of a host's name, with '-' for what a name may not have.
-fn to_name(host: &str) -> Name {
-    let label = host.split('.').next().unwrap_or_default();
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let text: String = label
-        .chars()
-        .take(Name::MAX_LEN)
-        .map(|c| if allowed(c) { c } else { '-' })
-        .collect();
-    let fallback = || "server".parse().expect("it is a sound name");
-    text.parse().unwrap_or_else(|_| fallback())
 }
 
 #[cfg(test)]
@@ -234,18 +213,5 @@ mod tests {
         assert!(refused(&["--tag", "a b=c"]).contains("is no key"));
         assert!(refused(&["--restart", "maybe"]).contains("always"));
         assert!(parse(&["--port", "0"]).is_err());
-    }
-
-    #[test]
-    fn any_host_name_makes_a_name() {
-        for (host, name) in [
-            ("s1", "s1"),
-            ("web.example.org", "web"),
-            ("bücher", "b-cher"),
-            ("", "server"),
-        ] {
-            assert_eq!(to_name(host).as_str(), name);
-        }
-        assert_eq!(to_name(&"x".repeat(80)).as_str().len(), Name::MAX_LEN);
     }
 }
