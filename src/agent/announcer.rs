@@ -1,0 +1,191 @@
+//! What the agent tells the cluster of its app.
+
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info};
+
+use super::Settings;
+use crate::{
+    gossip::{self, Handle, Keyring, Sockets, StartError},
+    keys,
+    membership::{Announcement, MemberEvent, Meta, Phase, Role},
+};
+
+/// An agent hears of the others too, and does nothing with it: gossip keeps
+/// the news that do not fit, and waits for no reader.
+const UNREAD: usize = 1;
+
+/// The agent's voice in the cluster.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    state: State,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The address at which others reach this host is being looked for.
+    Looking {
+        address: AbortOnDropHandle<IpAddr>,
+        plan: Box<Plan>,
+    },
+    Joined(Box<Joined>),
+    /// It said goodbye, or never came to speak.
+    Silent,
+}
+
+/// What is needed once the address is known.
+#[derive(Debug)]
+struct Plan {
+    sockets: Sockets,
+    keyring: Keyring,
+    settings: Settings,
+}
+
+#[derive(Debug)]
+struct Joined {
+    handle: Handle,
+    meta: Meta,
+    app: SocketAddr,
+    _keys: AbortOnDropHandle<()>,
+    _events: mpsc::Receiver<MemberEvent>,
+}
+
+impl Announcer {
+    /// Begins to look for the own address; what takes its time is the seeds'
+    /// names, which may not resolve before somebody starts them.
+    pub(super) fn new(sockets: Sockets, keyring: Keyring, settings: Settings) -> Self {
+        let known = settings.known_address();
+        let seeds = settings.seeds.clone();
+        let address = tokio::spawn(async move {
+            match known {
+                Some(address) => address,
+                None => gossip::local_address(&seeds).await,
+            }
+        });
+        Self {
+            state: State::Looking {
+                address: AbortOnDropHandle::new(address),
+                plan: Box::new(Plan {
+                    sockets,
+                    keyring,
+                    settings,
+                }),
+            },
+            phase: Phase::Down,
+        }
+    }
+
+    /// Joins the cluster once the address is known, and returns where the app
+    /// is announced to be. Cancel safe. Never returns a second time.
+    pub(super) async fn joined(&mut self) -> Result<SocketAddr, StartError> {
+        let State::Looking { address, .. } = &mut self.state else {
+            return std::future::pending().await;
+        };
+        let Ok(address) = address.await else {
+            return std::future::pending().await;
+        };
+        let State::Looking { plan, .. } = std::mem::replace(&mut self.state, State::Silent) else {
+            return std::future::pending().await;
+        };
+        let joined = plan.join(address, self.phase)?;
+        let app = joined.app;
+        self.state = State::Joined(Box::new(joined));
+        Ok(app)
+    }
+
+    /// Where the app is announced to be, once that is known.
+    pub(super) fn app(&self) -> Option<SocketAddr> {
+        match &self.state {
+            State::Joined(joined) => Some(joined.app),
+            _ => None,
+        }
+    }
+
+    /// What it last said.
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Tells the cluster where the app is in its life, now or when it joins.
+    pub(super) fn say(&mut self, phase: Phase) {
+        if std::mem::replace(&mut self.phase, phase) == phase {
+            return;
+        }
+        if let State::Joined(joined) = &mut self.state {
+            joined.say(phase);
+        }
+    }
+
+    /// Says goodbye, once.
+    pub(super) async fn leave(&mut self) {
+        if let State::Joined(joined) = std::mem::replace(&mut self.state, State::Silent) {
+            joined.handle.leave().await;
+        }
+    }
+}
+
+impl Plan {
+    fn join(self, address: IpAddr, phase: Phase) -> Result<Joined, StartError> {
+        let Settings {
+            name,
+            service,
+            port,
+            weight,
+            tags,
+            gossip_args,
+            seeds,
+            ..
+        } = self.settings;
+        let app = SocketAddr::new(address, port);
+        let meta = Meta {
+            name,
+            role: Role::Server(Announcement {
+                service,
+                addr: app,
+                weight,
+                phase,
+                tags,
+            }),
+        };
+        let mut advertise = self.sockets.local_addr()?;
+        if advertise.ip().is_unspecified() {
+            advertise.set_ip(address);
+        }
+        let settings = gossip::Settings {
+            advertise,
+            cluster: gossip_args.cluster.clone(),
+            keyring: self.keyring,
+            seeds,
+            meta: meta.clone(),
+        };
+        let (events, unread) = mpsc::channel(UNREAD);
+        let handle = gossip::spawn(self.sockets, settings, events)?;
+        let keys = tokio::spawn(keys::follow(gossip_args, handle.clone()));
+        info!(
+            "announcing {} at {app}, speaking gossip at {advertise}",
+            meta.name
+        );
+        Ok(Joined {
+            handle,
+            meta,
+            app,
+            _keys: AbortOnDropHandle::new(keys),
+            _events: unread,
+        })
+    }
+}
+
+impl Joined {
+    fn say(&mut self, phase: Phase) {
+        if let Role::Server(announcement) = &mut self.meta.role {
+            announcement.phase = phase;
+        }
+        // It was accepted at the start, and a phase takes the same room.
+        if let Err(err) = self.handle.update(self.meta.clone()) {
+            error!("{err}");
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The agent: announces one server to the cluster, and runs it.
+//!
+//! It stands beside the app, not before it: no request passes through here.
+//! It says when the app accepts connections, that it is about to go, and that
+//! it has gone, so that no load balancer has to find out by failing.
+
+mod announcer;
+mod app;
+pub mod child;
+mod local_check;
+mod signals;
+mod supervisor;
+mod traffic;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::ControlFlow,
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{error, info, warn};
+
+use self::{
+    announcer::Announcer,
+    app::App,
+    child::{Exit, Reaper},
+    local_check::LocalCheck,
+    signals::Signals,
+    supervisor::Decision,
+};
+pub use self::{app::Command, supervisor::Policy};
+use crate::{
+    app::busy,
+    cli::GossipArgs,
+    gossip::{DEFAULT_PORT, Seed, Sockets, StartError},
+    keys,
+    membership::{Name, Phase},
+    pool::server::Check,
+};
+
+/// A draining server without a connection for this long has no traffic left:
+/// longer than a balancer takes to hear of the drain and send what it was
+/// about to send.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long the last connections may take once everyone knows it is over.
+const LAST_CONNECTIONS: Duration = Duration::from_millis(500);
+
+/// How long a goodbye may take to go out.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long the app may take to end when it is told to.
+const STOP: Duration = Duration::from_secs(5);
+
+/// How long the kernel may take to end what it is told to kill.
+const KILL: Duration = Duration::from_secs(1);
+
+/// What an agent is to do.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The server's name.
+    pub name: Name,
+    /// The service it belongs to.
+    pub service: Name,
+    /// Where others reach the app; `None`: to be found out.
+    pub address: Option<IpAddr>,
+    /// The app's port.
+    pub port: u16,
+    /// Its share of the requests, 0 to 256.
+    pub weight: u16,
+    /// How the agent looks at the app; `None`: it counts as accepting as soon
+    /// as it runs.
+    pub check: Option<Check>,
+    /// What else to say of it.
+    pub tags: BTreeMap<String, String>,
+    /// Where to look for the cluster.
+    pub seeds: Vec<Seed>,
+    /// Where to speak gossip; `None`: at port 7946 if that is free.
+    pub gossip: Option<SocketAddr>,
+    /// The cluster to take part in, and its keys.
+    pub gossip_args: GossipArgs,
+    /// How long leaving may take, from the signal to the app's own.
+    pub drain: Duration,
+    /// What to do when the app ends.
+    pub restart: Policy,
+    /// The app; `None`: somebody else runs it.
+    pub command: Option<Command>,
+}
+
+impl Settings {
+    /// The address that was given in so many words.
+    fn known_address(&self) -> Option<IpAddr> {
+        let gossip = self.gossip.map(|addr| addr.ip());
+        self.address.or(gossip.filter(|ip| !ip.is_unspecified()))
+    }
+}
+
+/// Runs an agent until it is told to end or its app is over, and returns the
+/// app's exit code. Takes the end of every child of this process.
+pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    let keyring = keys::keyring(&settings.gossip_args)?;
+    let sockets = bind(settings.gossip)?;
+    // Before there is a child, or its end could be missed.
+    let reaper = Reaper::new().context("the ends of children cannot be seen")?;
+    let signals = Signals::listen().context("signals cannot be received")?;
+    child::adopt_orphans();
+    let app = match start_app(&settings) {
+        Ok(app) => app,
+        Err(exit) => return Ok(exit.code().into()),
+    };
+    let mut agent = Agent {
+        target: Target::likely(&settings),
+        check: settings.check.clone(),
+        local_check: None,
+        app,
+        drain: settings.drain,
+        announcer: Announcer::new(sockets, keyring, settings),
+        reaper,
+        signals,
+    };
+    let exit = match agent.serve().await {
+        End::Told => {
+            if agent.drain().await.is_continue() {
+                agent.leave().await;
+                agent.last_connections().await;
+            }
+            agent.stop_app().await
+        }
+        End::AppOver(exit) => exit,
+        End::Failed(err) => {
+            agent.stop_app().await;
+            return Err(err.into());
+        }
+    };
+    agent.leave().await;
+    Ok(exit.code().into())
+}
+
+/// Binds the gossip port. The default one may be another agent's on the same
+/// host; one that was asked for must be had.
+fn bind(wanted: Option<SocketAddr>) -> anyhow::Result<Sockets> {
+    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    if let Some(addr) = wanted {
+        return Sockets::bind(addr).map_err(|err| busy("--gossip", addr, &err));
+    }
+    match Sockets::bind(any(DEFAULT_PORT)) {
+        Err(err) if err.kind() == io::ErrorKind::AddrInUse => {
+            let sockets = Sockets::bind(any(0)).context("no port is free for gossip")?;
+            let port = sockets.local_addr()?.port();
+            info!("port {DEFAULT_PORT} is in use, so gossip is spoken at port {port}");
+            Ok(sockets)
+        }
+        bound => bound.context("--gossip"),
+    }
+}
+
+/// Starts the app, where there is one to start.
+fn start_app(settings: &Settings) -> Result<Option<App>, Exit> {
+    let Some(command) = settings.command.clone() else {
+        return Ok(None);
+    };
+    let program = command.program.clone();
+    App::start(command, settings.restart)
+        .map(Some)
+        .map_err(|err| {
+            error!("{} cannot be run: {err}", program.display());
+            app::exit_for(&err)
+        })
+}
+
+/// A running agent.
+struct Agent {
+    announcer: Announcer,
+    /// Where the app is looked at.
+    target: Target,
+    check: Option<Check>,
+    local_check: Option<LocalCheck>,
+    app: Option<App>,
+    drain: Duration,
+    reaper: Reaper,
+    signals: Signals,
+}
+
+/// Where the app is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// Where balancers will connect.
+    Announced(SocketAddr),
+    /// That is not known yet; this is where it is likely to listen too.
+    Guessed(SocketAddr),
+}
+
+impl Target {
+    fn likely(settings: &Settings) -> Self {
+        match settings.known_address() {
+            Some(ip) => Self::Announced((ip, settings.port).into()),
+            None => Self::Guessed((Ipv4Addr::LOCALHOST, settings.port).into()),
+        }
+    }
+
+    fn addr(self) -> SocketAddr {
+        match self {
+            Self::Announced(addr) | Self::Guessed(addr) => addr,
+        }
+    }
+}
+
+/// What an agent has to deal with.
+enum Event {
+    Signal(Signal),
+    ProcessEnded(Pid, Exit),
+    RestartDue,
+    Accepting(bool),
+    Joined(Result<SocketAddr, StartError>),
+}
+
+/// Why an agent does not go on.
+enum End {
+    /// It was told to end.
+    Told,
+    /// The app ended, and is not to be started again.
+    AppOver(Exit),
+    /// It cannot take part in gossip.
+    Failed(StartError),
+}
+
+impl Agent {
+    /// Announces the app and keeps it running, until that is over.
+    async fn serve(&mut self) -> End {
+        self.look_at_app();
+        loop {
+            match self.next_event().await {
+                Event::Signal(signal) if signals::ends(signal) => return End::Told,
+                Event::Signal(signal) => self.pass_on(signal),
+                Event::ProcessEnded(pid, exit) => {
+                    if self.process_ended(pid, exit) == Some(Decision::GiveUp) {
+                        return End::AppOver(exit);
+                    }
+                }
+                Event::RestartDue => self.restart_app(),
+                Event::Accepting(accepting) => self.accepting(accepting),
+                Event::Joined(Ok(app)) => self.joined(app),
+                Event::Joined(Err(err)) => return End::Failed(err),
+            }
+        }
+    }
+
+    /// Cancel safe, as each of its sources is.
+    async fn next_event(&mut self) -> Event {
+        let restart_at = self.app.as_ref().and_then(App::restart_at);
+        tokio::select! {
+            biased;
+            (pid, exit) = self.reaper.next() => Event::ProcessEnded(pid, exit),
+            signal = self.signals.next() => Event::Signal(signal),
+            () = sleep_until(restart_at.unwrap_or_else(Instant::now)), if restart_at.is_some() => {
+                Event::RestartDue
+            }
+            accepting = changed(&mut self.local_check) => Event::Accepting(accepting),
+            joined = self.announcer.joined() => Event::Joined(joined),
+        }
+    }
+
+    fn process_ended(&mut self, pid: Pid, exit: Exit) -> Option<Decision> {
+        let decision = self.app.as_mut()?.process_ended(pid, exit)?;
+        self.local_check = None;
+        // A goodbye is on its way already where the agent leaves.
+        if matches!(self.announcer.phase(), Phase::Ready) {
+            self.announcer.say(Phase::Down);
+        }
+        Some(decision)
+    }
+
+    fn restart_app(&mut self) {
+        if let Some(app) = &mut self.app {
+            app.restart();
+        }
+        self.look_at_app();
+    }
+
+    /// Looks whether the app accepts, from its start on.
+    fn look_at_app(&mut self) {
+        let runs = self.app.as_ref().is_none_or(|app| app.child().is_some());
+        self.local_check = None;
+        match &self.check {
+            _ if !runs => {}
+            None => self.announcer.say(Phase::Ready),
+            Some(check) => {
+                self.local_check = Some(LocalCheck::start(self.target.addr(), check.clone()));
+            }
+        }
+    }
+
+    fn accepting(&mut self, accepting: bool) {
+        // That it accepts elsewhere does not say that balancers reach it.
+        if matches!(self.target, Target::Announced(_)) {
+            self.announcer
+                .say(if accepting { Phase::Ready } else { Phase::Down });
+        }
+    }
+
+    fn joined(&mut self, app: SocketAddr) {
+        let before = std::mem::replace(&mut self.target, Target::Announced(app));
+        if before != self.target {
+            self.look_at_app();
+        }
+    }
+
+    fn pass_on(&self, signal: Signal) {
+        if let Some(app) = &self.app {
+            app.signal(signal);
+        }
+    }
+
+    /// Keeps the users and takes no new ones, until the traffic has ended or
+    /// the time is up. Breaks off when the app ends or is to end at once.
+    async fn drain(&mut self) -> ControlFlow<()> {
+        self.local_check = None;
+        if let Some(app) = &mut self.app {
+            app.retire();
+        }
+        if self.announcer.app().is_none() || self.announcer.phase() != Phase::Ready {
+            return ControlFlow::Continue(());
+        }
+        info!("draining; a second signal ends the app at once");
+        self.announcer.say(Phase::Draining);
+        // Whoever sent the signal may kill after this time: leave some of it
+        // for the goodbye and for the app's own end.
+        let reserve = (self.drain / 4).min(Duration::from_secs(1));
+        let longest = self.drain.saturating_sub(reserve);
+        let quiet = timeout(longest, traffic::ended(self.target.addr(), QUIET));
+        self.meanwhile(async {
+            if quiet.await.is_ok() {
+                info!("the traffic has ended");
+            } else {
+                warn!("there is still traffic; leaving all the same");
+            }
+        })
+        .await
+    }
+
+    /// Says goodbye, the first time it is called.
+    async fn leave(&mut self) {
+        if timeout(GOODBYE, self.announcer.leave()).await.is_err() {
+            warn!("the goodbye did not go out; the others will find out by themselves");
+        }
+    }
+
+    /// Waits for the connections that a balancer is about to close.
+    async fn last_connections(&mut self) {
+        let ended = traffic::ended(self.target.addr(), Duration::ZERO);
+        // What is still open then ends with the app.
+        let _broken_off = self
+            .meanwhile(async { timeout(LAST_CONNECTIONS, ended).await.unwrap_or_default() })
+            .await;
+    }
+
+    /// Ends the app, the hard way if it does not end by itself, and returns
+    /// how it ended.
+    async fn stop_app(&mut self) -> Exit {
+        self.local_check = None;
+        for (signal, patience) in [(Signal::TERM, STOP), (Signal::KILL, KILL)] {
+            let Some(app) = &mut self.app else {
+                return Exit::Code(0);
+            };
+            app.retire();
+            if let Some(exit) = app.exit() {
+                return exit;
+            }
+            app.signal(signal);
+            let given_up = self.meanwhile(sleep(patience)).await;
+            if given_up.is_continue() && signal == Signal::TERM {
+                warn!("the app does not end; it is killed");
+            }
+        }
+        let exit = self.app.as_ref().and_then(App::exit);
+        exit.unwrap_or(Exit::Signal(Signal::KILL.as_raw()))
+    }
+
+    /// Waits for something while the agent is on its way out. Breaks off when
+    /// the app ends, or when a signal says not to wait.
+    async fn meanwhile(&mut self, wait: impl Future<Output = ()>) -> ControlFlow<()> {
+        let mut wait = pin!(wait);
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.next_event() => event,
+                () = &mut wait => return ControlFlow::Continue(()),
+            };
+            match event {
+                Event::Signal(signal) if signals::ends(signal) => return ControlFlow::Break(()),
+                Event::Signal(signal) => self.pass_on(signal),
+                Event::ProcessEnded(pid, exit) => {
+                    if self.process_ended(pid, exit).is_some() {
+                        return ControlFlow::Break(());
+                    }
+                }
+                Event::RestartDue | Event::Accepting(_) | Event::Joined(_) => {}
+            }
+        }
+    }
+}
+
+async fn changed(local_check: &mut Option<LocalCheck>) -> bool {
+    match local_check {
+        Some(check) => check.changed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,217 @@
+//! `tidings agent`.
+
+use std::{ffi::OsString, net::IpAddr, net::SocketAddr, process::ExitCode, time::Duration};
+
+use clap::Args;
+use http::{Method, uri::PathAndQuery};
+
+use super::{GossipArgs, duration, seed};
+use crate::{
+    agent::{self, Command, Policy},
+    gossip::Seed,
+    host,
+    membership::Name,
+    pool::server::Check,
+};
+
+/// Flags of `tidings agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Port that the app listens on
+    #[arg(long, value_name = "PORT", env = "TIDINGS_PORT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Name of the server, also its cookie's value [default: this host's name]
+    #[arg(long, value_name = "NAME", env = "TIDINGS_NAME")]
+    pub name: Option<Name>,
+    /// Service that the server belongs to; the load balancer must serve the same
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "nodes",
+        env = "TIDINGS_SERVICE"
+    )]
+    pub service: Name,
+    /// Address where load balancers reach the app [default: the one this host
+    /// has towards --join]
+    #[arg(long, value_name = "IP", env = "TIDINGS_ADDRESS")]
+    pub address: Option<IpAddr>,
+    /// Share of the requests beside the other servers', 0 to 256
+    #[arg(long, value_name = "N", default_value_t = 1, env = "TIDINGS_WEIGHT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub weight: u16,
+    /// How to see that the app is ready: by a connection it accepts, by GET
+    /// PATH being answered with 2xx or 3xx, or off: as soon as it runs
+    #[arg(long, value_name = "tcp|http:PATH|off", default_value = "tcp")]
+    #[arg(env = "TIDINGS_CHECK", value_parser = check)]
+    pub check: LocalCheck,
+    /// Something else to say of the server, shown by the load balancer; repeatable
+    #[arg(long = "tag", value_name = "KEY=VALUE", env = "TIDINGS_TAG")]
+    #[arg(value_delimiter = ',', value_parser = tag)]
+    pub tags: Vec<(String, String)>,
+    /// Load balancer or agent to join, every address of the name; repeatable
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        default_value = "ha",
+        env = "TIDINGS_JOIN"
+    )]
+    #[arg(value_delimiter = ',', value_parser = seed)]
+    pub join: Vec<Seed>,
+    /// Where to speak gossip, UDP and TCP [default: 0.0.0.0:7946, or a free
+    /// port where that is in use]
+    #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_GOSSIP")]
+    pub gossip: Option<SocketAddr>,
+    /// How to take part in gossip
+    #[command(flatten)]
+    pub gossip_args: GossipArgs,
+    /// On SIGTERM, longest time for the users' last requests before the app
+    /// is told to end
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        env = "TIDINGS_DRAIN"
+    )]
+    #[arg(value_parser = duration)]
+    pub drain: Duration,
+    /// What to do when the app ends
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "always",
+        env = "TIDINGS_RESTART"
+    )]
+    pub restart: Policy,
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    pub die_with_parent: bool,
+    /// Command that runs the app; without one, an app that runs by itself is
+    /// announced
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// How the agent sees that the app is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalCheck {
+    /// It does not look.
+    Off,
+    /// It looks like this.
+    On(Check),
+}
+
+/// Runs an agent until its end.
+pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+    if args.die_with_parent {
+        host::die_with_parent();
+    }
+    let mut command = args.command.into_iter();
+    let command = command.next().map(|program| Command {
+        program,
+        arguments: command.collect(),
+    });
+    agent::run(agent::Settings {
+        name: args.name.unwrap_or_else(host::name),
+        service: args.service,
+        address: args.address,
+        port: args.port,
+        weight: args.weight,
+        check: match args.check {
+            LocalCheck::Off => None,
+            LocalCheck::On(check) => Some(check),
+        },
+        tags: args.tags.into_iter().collect(),
+        seeds: args.join,
+        gossip: args.gossip,
+        gossip_args: args.gossip_args,
+        drain: args.drain,
+        restart: args.restart,
+        command,
+    })
+    .await
+}
+
+fn check(text: &str) -> Result<LocalCheck, String> {
+    match text {
+        "off" => Ok(LocalCheck::Off),
+        "tcp" => Ok(LocalCheck::On(Check::Tcp)),
+        _ => {
+            let path = text
+                .strip_prefix("http:")
+                .filter(|path| path.starts_with('/'));
+            let path = path.and_then(|path| path.parse::<PathAndQuery>().ok());
+            let path = path.ok_or("expected tcp, http:PATH as in http:/health, or off")?;
+            let method = Method::GET;
+            Ok(LocalCheck::On(Check::Http { method, path }))
+        }
+    }
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if key.parse::<Name>().is_ok() => Ok((key.into(), value.into())),
+        Some((key, _)) => Err(format!(
+            "{key:?} is no key: letters, digits, '_', '.', ':', '-'"
+        )),
+        None => Err("expected KEY=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Agent {
+        #[command(flatten)]
+        args: AgentArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<AgentArgs, String> {
+        Agent::try_parse_from([&["agent"], flags].concat())
+            .map(|agent| agent.args)
+            .map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn a_port_is_all_it_needs() {
+        let args = parse(&["--port", "3000"]).unwrap();
+        assert_eq!(args.service.as_str(), "nodes");
+        assert_eq!(args.check, LocalCheck::On(Check::Tcp));
+        assert_eq!(args.join[0].to_string(), "ha:7946");
+        assert_eq!(args.drain, Duration::from_secs(10));
+        assert!(args.command.is_empty());
+        assert!(parse(&[]).is_err());
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_apps() {
+        let args = parse(&["--port", "3000", "--", "node", "--port", "1", "--", "x"]).unwrap();
+        assert_eq!(args.command, ["node", "--port", "1", "--", "x"]);
+    }
+
+    #[test]
+    fn a_check_has_three_forms() {
+        assert_eq!(check("off"), Ok(LocalCheck::Off));
+        let Ok(LocalCheck::On(Check::Http { path, .. })) = check("http:/health?x=1") else {
+            panic!("it is an HTTP check");
+        };
+        assert_eq!(path, "/health?x=1");
+        for wrong in ["http", "http:", "http:health", "udp", "http:/a b"] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_what_would_be_right() {
+        let refused = |flags: &[&str]| parse(&[&["--port", "1"], flags].concat()).unwrap_err();
+        assert!(refused(&["--weight", "257"]).contains("0..=256"));
+        assert!(refused(&["--tag", "zone"]).contains("KEY=VALUE"));
+        assert!(refused(&["--tag", "a b=c"]).contains("is no key"));
+        assert!(refused(&["--restart", "maybe"]).contains("always"));
+        assert!(parse(&["--port", "0"]).is_err());
+    }
+}

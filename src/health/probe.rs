@@ -1,0 +1,244 @@
+//! One probe: does this server take connections, does it answer well?
+
+use std::{error::Error, io, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use crate::pool::server::{Check, CheckCode, CheckReport};
+
+/// What a probe says it is, so that a server's own log tells it from users.
+const USER_AGENT: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
+
+/// Probes `addr` once. Connection and response together may take `limit`.
+///
+/// `host` is the `host` header of an HTTP check. The response's body is not
+/// read: its status is the verdict.
+pub async fn probe(addr: SocketAddr, check: &Check, host: &str, limit: Duration) -> CheckReport {
+    let started = Instant::now();
+    let deadline = started + limit;
+    let (code, http_status) = match timeout_at(deadline, connect(addr)).await {
+        Err(_) => (CheckCode::L4Timeout, None),
+        Ok(Err(_)) => (CheckCode::L4Connection, None),
+        Ok(Ok(stream)) => match request(check, host) {
+            None => (CheckCode::L4Ok, None),
+            Some(request) => timeout_at(deadline, exchange(stream, request))
+                .await
+                .unwrap_or((CheckCode::L7Timeout, None)),
+        },
+    };
+    CheckReport {
+        code,
+        http_status,
+        took: started.elapsed(),
+    }
+}
+
+async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await?;
+    // On one host the kernel may lend us the very port that we call, and TCP
+    // then connects the socket to itself. Nobody listens there.
+    if stream.local_addr()? == addr {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
+
+/// The request that a check sends, if it sends one.
+fn request(check: &Check, host: &str) -> Option<Request<Empty<Bytes>>> {
+    let Check::Http { method, path } = check else {
+        return None;
+    };
+    Request::builder()
+        .method(method)
+        .uri(path.as_str())
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::CONNECTION, "close")
+        .body(Empty::new())
+        .ok()
+}
+
+async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> (CheckCode, Option<u16>) {
+    let (mut sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
+        Ok(parts) => parts,
+        Err(err) => return (fault(&err), None),
+    };
+    let drive = async {
+        // How it ended is told to the request; it must not be told twice.
+        drop(connection.await);
+        std::future::pending::<hyper::Result<_>>().await
+    };
+    let response = tokio::select! {
+        biased;
+        response = sender.send_request(request) => response,
+        never = drive => never,
+    };
+    match response {
+        Ok(response) => judge(response.status().as_u16()),
+        Err(err) => (fault(&err), None),
+    }
+}
+
+fn judge(status: u16) -> (CheckCode, Option<u16>) {
+    let code = match status {
+        200..=399 => CheckCode::L7Ok,
+        _ => CheckCode::L7Status,
+    };
+    (code, Some(status))
+}
+
+fn fault(err: &hyper::Error) -> CheckCode {
+    let broken_off = err.is_incomplete_message()
+        || err.is_canceled()
+        || err.source().is_some_and(<dyn Error>::is::<io::Error>);
+    if broken_off {
+        CheckCode::L4Connection
+    } else {
+        CheckCode::L7Response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, uri::PathAndQuery};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const PATIENT: Duration = Duration::from_secs(5);
+    const HASTY: Duration = Duration::from_millis(100);
+
+    fn http() -> Check {
+        Check::Http {
+            method: Method::GET,
+            path: PathAndQuery::from_static("/health?deep=1"),
+        }
+    }
+
+    async fn listen() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        (listener, addr)
+    }
+
+    /// Probes a server that sends `answer` to the first request; returns the
+    /// report and the request as the server saw it.
+    async fn probe_answered(answer: &'static str) -> (CheckReport, String) {
+        let (listener, addr) = listen().await;
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = String::new();
+            while !request.ends_with("\r\n\r\n") {
+                let mut piece = [0; 1024];
+                let read = stream.read(&mut piece).await.unwrap();
+                request.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            request
+        });
+        let report = probe(addr, &http(), "s1.test", PATIENT).await;
+        (report, server.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_listener_passes_a_tcp_check() {
+        let (_listener, addr) = listen().await;
+        let report = probe(addr, &Check::Tcp, "", PATIENT).await;
+        assert_eq!(report.code, CheckCode::L4Ok);
+        assert_eq!(report.http_status, None);
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_a_connection_problem() {
+        let (listener, addr) = listen().await;
+        drop(listener);
+        for check in [Check::Tcp, http()] {
+            let report = probe(addr, &check, "", PATIENT).await;
+            assert_eq!(report.code, CheckCode::L4Connection);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_a_timeout() {
+        // A listener with a full backlog drops what else comes, as a lost host does.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        socket.listen(0).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        let mut held = Vec::new();
+        while let Ok(stream) = tokio::time::timeout(HASTY, connect(addr)).await {
+            held.push(stream.unwrap());
+        }
+
+        let report = probe(addr, &Check::Tcp, "", HASTY).await;
+        assert_eq!(report.code, CheckCode::L4Timeout);
+        assert!(report.took >= HASTY);
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_fails_an_http_check_in_time() {
+        let (_listener, addr) = listen().await;
+        let report = probe(addr, &http(), "", HASTY).await;
+        assert_eq!(report.code, CheckCode::L7Timeout);
+        assert!(report.took >= HASTY);
+    }
+
+    #[tokio::test]
+    async fn two_hundreds_and_three_hundreds_are_good() {
+        for (answer, status) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nnot wh", 200),
+            ("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n", 302),
+        ] {
+            let (report, _) = probe_answered(answer).await;
+            assert_eq!(report.code, CheckCode::L7Ok);
+            assert_eq!(report.http_status, Some(status));
+        }
+    }
+
+    #[tokio::test]
+    async fn any_other_status_is_bad() {
+        for (answer, status) in [
+            ("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", 500),
+            ("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", 404),
+        ] {
+            let (report, _) = probe_answered(answer).await;
+            assert_eq!(report.code, CheckCode::L7Status);
+            assert_eq!(report.http_status, Some(status));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_is_an_invalid_response() {
+        let (report, _) = probe_answered("220 mail.test ESMTP\r\n").await;
+        assert_eq!(report.code, CheckCode::L7Response);
+        assert_eq!(report.http_status, None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_closed_without_a_word_is_a_connection_problem() {
+        let (report, _) = probe_answered("").await;
+        assert_eq!(report.code, CheckCode::L4Connection);
+    }
+
+    #[tokio::test]
+    async fn an_http_check_names_its_host_and_asks_to_close() {
+        let (_, request) = probe_answered("HTTP/1.1 204 No Content\r\n\r\n").await;
+        assert!(request.starts_with("GET /health?deep=1 HTTP/1.1\r\n"));
+        assert!(request.contains("\r\nhost: s1.test\r\n"));
+        assert!(request.contains("\r\nconnection: close\r\n"));
+        assert!(request.contains(&format!("\r\nuser-agent: {USER_AGENT}\r\n")));
+    }
+}
