@@ -23,10 +23,7 @@ use tracing::{info, warn};
 use crate::{
     cli::serve::{LogFormat, ServeArgs},
     counters::{Counter, unix_seconds},
-    gossip,
-    //H
-    host,
-    keys,
+    gossip, health, host, keys,
     membership::{MemberEvent, Meta, Role},
     net,
     pool::{Input, Writer, state::State},
@@ -76,7 +73,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let state = State::new(args.service().clone(), servers, Instant::now());
     let (writer, inputs, pool) = Writer::new(args.service().to_string(), state);
     tokio::spawn(writer.run());
-    //HEALTH
+    tokio::spawn(health::run(pool.clone(), inputs.clone()));
+    tokio::spawn(health::resolve::run(targets, inputs.clone()));
 
     let gossip_settings = GossipSettings {
         node: node.clone(),

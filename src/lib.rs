@@ -7,15 +7,28 @@
 //! what happens. [`app`] wires a load balancer, [`agent`] announces a server,
 //! [`demo`] runs both. ARCHITECTURE.md has the flows and the invariants.
 
-pub mod app;
-pub mod balance;
-pub mod cli;
 pub mod counters;
-pub mod gossip;
 pub mod host;
-pub mod keys;
 pub mod membership;
 pub mod net;
+
+pub mod gossip;
+
 pub mod pool;
+
+pub mod health;
+
+pub mod balance;
+
 pub mod proxy;
+
 pub mod stats;
+
+pub mod cli;
+pub mod keys;
+
+pub mod app;
+
+pub mod agent;
+
+pub mod demo;

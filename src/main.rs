@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use tidings::{
     app,
-    cli::{Cli, Command},
+    cli::{self, Cli, Command},
     gossip,
 };
 
@@ -32,6 +32,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => Box::pin(app::run(cli.serve)).await,
         Some(Command::Serve(args)) => Box::pin(app::run(*args)).await,
+        Some(Command::Agent(args)) => Box::pin(cli::agent::run(*args)).await,
+        Some(Command::Demo(args)) => Box::pin(cli::demo::run(args)).await,
+        Some(Command::DemoApp(args)) => Box::pin(cli::demo::run_app(args)).await,
         Some(Command::Keygen) => {
             print_line(&gossip::Key::generate().to_string());
             Ok(ExitCode::SUCCESS)

@@ -1,6 +1,8 @@
 //! The command line: flags, their environment variables and how their values
 //! are read. A wrong value is one line that says what would be right.
 
+pub mod agent;
+pub mod demo;
 pub mod serve;
 
 use std::time::Duration;
@@ -30,8 +32,15 @@ pub struct Cli {
 pub enum Command {
     /// Run the load balancer
     Serve(Box<serve::ServeArgs>),
+    /// Announce a server, and run it: tidings agent --port 3000 -- node app.js
+    Agent(Box<agent::AgentArgs>),
+    /// Run a load balancer and three toy servers on this machine
+    Demo(demo::DemoArgs),
     /// Print a new gossip key
     Keygen,
+    /// The toy server that `demo` runs.
+    #[command(hide = true)]
+    DemoApp(demo::DemoAppArgs),
 }
 
 /// How to take part in gossip: the same for a balancer and an agent.

@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn everything_queued_is_written_before_the_writer_ends() {
-        let (end, out) = std::io::pipe().map(|(r, w)| (r, w)).unwrap();
+        let (end, out) = io::pipe().unwrap();
         let (log, writer) = AccessLog::start(out, Arc::default()).unwrap();
         let uri = "/".parse().unwrap();
         for _ in 0..100 {

@@ -25,7 +25,7 @@ pub(super) const HOSTILE: &str = "<script>alert(\"1\")</script>,\n-,";
 /// A balancer without servers.
 pub(super) fn empty() -> Source {
     let state = State::new(name("nodes"), vec![], Instant::now());
-    source_of(state, vec![])
+    source_of(state, Arc::default())
 }
 
 /// A balancer with servers up, suspected, draining and down, checked and not.
