@@ -1,0 +1,91 @@
+//! What a wrong word on the command line gets: one line that says what to do.
+
+use std::net::TcpListener;
+
+use super::support::{cluster::Balancer, process::Process};
+
+fn run(args: &[&str]) -> (i32, String) {
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let mut process = Process::start(&args);
+    let code = process.exit_code();
+    // The reader may be a moment behind the end.
+    let said = process.says("a message", |line| {
+        (!line.is_empty()).then(|| line.to_owned())
+    });
+    assert_eq!(process.said().lines().count(), 1, "{}", process.said());
+    (code, said)
+}
+
+#[test]
+fn a_wrong_flag_names_the_right_one() {
+    let (code, said) = run(&["serve", "--htp", "127.0.0.1:0"]);
+    assert_eq!(code, 2);
+    assert!(said.contains("--htp") && said.contains("--http"), "{said}");
+}
+
+#[test]
+fn a_wrong_value_says_what_would_be_right() {
+    for (args, hint) in [
+        (vec!["serve", "--timeout-client", "5"], "500ms"),
+        (vec!["serve", "--gossip-key", "abc"], "tidings keygen"),
+        (vec!["serve", "--balance", "robin"], "roundrobin"),
+        (vec!["serve", "--server", "s1"], "s1=10.0.0.5:3000"),
+        (vec!["agent", "--port", "0"], "port"),
+        (vec!["agent"], "--port"),
+    ] {
+        let (code, said) = run(&args);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(hint), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_busy_port_names_its_flag() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = taken.local_addr().unwrap().to_string();
+    let free = "127.0.0.1:0";
+    let key = base64_key();
+    for flag in ["--http", "--stats", "--gossip"] {
+        let at = |name| if name == flag { busy.as_str() } else { free };
+        let (http, stats, gossip) = (at("--http"), at("--stats"), at("--gossip"));
+        let (code, said) = run(&[
+            "serve",
+            "--http",
+            http,
+            "--stats",
+            stats,
+            "--gossip",
+            gossip,
+            "--gossip-key",
+            &key,
+        ]);
+        assert_eq!(code, 1);
+        assert!(said.contains(flag) && said.contains("in use"), "{said}");
+    }
+}
+
+#[test]
+fn a_join_name_that_does_not_resolve_is_one_line_and_not_the_end() {
+    let balancer = Balancer::start(&["--join", "no-such-host.invalid"]);
+    balancer.process.says("the name is told", |line| {
+        (line.contains("no-such-host.invalid") && line.contains("WARN")).then_some(())
+    });
+    assert_eq!(
+        balancer.connect().get(&[]).unwrap().status,
+        503,
+        "it serves all the same"
+    );
+}
+
+#[test]
+fn a_key_that_was_generated_is_taken() {
+    let (code, key) = run(&["keygen"]);
+    assert_eq!(code, 0);
+    let balancer = Balancer::start(&["--gossip-key", &key]);
+    assert!(!balancer.process.said().contains("gossip has no key"));
+}
+
+fn base64_key() -> String {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    BASE64_STANDARD.encode([7; 32])
+}

@@ -1,0 +1,216 @@
+//! Servers come, go and die under load, and nobody notices.
+
+use std::time::Instant;
+
+use rustix::process::{Signal, kill_process};
+
+use super::support::{
+    cluster::{Balancer, Server, cluster, cluster_with},
+    eventually, free_port,
+    load::{Load, Report},
+    own_address,
+};
+
+/// Enough to see a window of a few milliseconds with 16 connections.
+const BEFORE: u64 = 500;
+const AFTER: u64 = 1500;
+
+fn nothing_failed(report: &Report) {
+    assert!(
+        report.failed.is_empty(),
+        "{:?} of {}",
+        report.failed,
+        report.requests
+    );
+}
+
+#[test]
+fn a_server_takes_its_turn_soon_after_it_listens() {
+    let (balancer, _servers) = cluster(1);
+    let server = Server::start("s2", &balancer);
+    eventually("s2 listens", || {
+        std::net::TcpStream::connect(server.addr).ok()
+    });
+    let listening = Instant::now();
+    let mut client = balancer.connect();
+    eventually("s2 answers", || {
+        (client.get(&[]).unwrap().server() == "s2").then_some(())
+    });
+    println!("first request {:?} after it listened", listening.elapsed());
+}
+
+#[test]
+fn joins_fail_no_request() {
+    let (balancer, _first) = cluster(1);
+    let load = Load::start(balancer.http);
+    load.go_on_for(BEFORE);
+    let _second = Server::start("s2", &balancer);
+    let _third = Server::start("s3", &balancer);
+    balancer.wait_for(&[("s1", "up"), ("s2", "up"), ("s3", "up")]);
+    load.go_on_for(AFTER);
+    let report = load.stop();
+    nothing_failed(&report);
+    assert_eq!(report.by_server.len(), 3, "{:?}", report.by_server);
+}
+
+#[test]
+fn a_graceful_stop_fails_no_request() {
+    let (balancer, mut servers) = cluster(3);
+    let load = Load::start(balancer.http);
+    load.go_on_for(BEFORE);
+    servers.remove(1).stop();
+    load.go_on_for(AFTER);
+    nothing_failed(&load.stop());
+    balancer.wait_for(&[("s1", "up"), ("s3", "up")]);
+}
+
+#[test]
+fn a_rolling_restart_fails_no_request() {
+    let (balancer, servers) = cluster(3);
+    let load = Load::start(balancer.http);
+    load.go_on_for(BEFORE);
+    let all_up = [("s1", "up"), ("s2", "up"), ("s3", "up")];
+    let mut restarted = Vec::new();
+    for server in servers {
+        restarted.push(server.stop().again());
+        balancer.wait_for(&all_up);
+        load.go_on_for(BEFORE);
+    }
+    nothing_failed(&load.stop());
+}
+
+#[test]
+fn a_killed_server_fails_nothing_but_posts_that_were_inside() {
+    let (balancer, mut servers) = cluster(3);
+    let load = Load::start(balancer.http);
+    load.go_on_for(BEFORE);
+    let _dead = servers.remove(1).kill();
+    load.go_on_for(AFTER);
+    let report = load.stop();
+    assert!(report.failed("GET").is_empty(), "{:?}", report.failed);
+    assert!(
+        report.failed.len() <= 16,
+        "more than were inside: {:?}",
+        report.failed
+    );
+    for failed in &report.failed {
+        assert_eq!(failed.why, "status 502", "{failed:?}");
+    }
+}
+
+#[test]
+fn an_app_that_crashes_is_started_again_and_takes_traffic_again() {
+    let (balancer, servers) = cluster(2);
+    let load = Load::start(balancer.http);
+    load.go_on_for(BEFORE);
+    let before = servers[0].app();
+    kill_process(before, Signal::KILL).unwrap();
+    eventually("the agent starts it again", || {
+        (servers[0].app() != before).then_some(())
+    });
+    balancer.wait_for(&[("s1", "up"), ("s2", "up")]);
+    load.go_on_for(AFTER);
+    let report = load.stop();
+    assert!(report.failed("GET").is_empty(), "{:?}", report.failed);
+}
+
+#[test]
+fn a_restarted_balancer_finds_its_servers_again() {
+    let (mut balancer, _servers) = cluster(3);
+    balancer.process.signal(Signal::KILL);
+    balancer.process.wait();
+    let balancer = balancer.again();
+    let started = Instant::now();
+    balancer.wait_for(&[("s1", "up"), ("s2", "up"), ("s3", "up")]);
+    println!(
+        "all three servers back {:?} after the start",
+        started.elapsed()
+    );
+}
+
+#[test]
+fn servers_may_start_before_the_balancer() {
+    let seed = free_port("127.0.0.1".parse().unwrap());
+    let _server = Server::start_with("s1", &seed.to_string(), &[]);
+    let balancer = Balancer::start(&["--advertise", "127.0.0.1"]);
+    // Another server that knows both brings them together.
+    let _bridge = Server::start_with(
+        "s2",
+        &seed.to_string(),
+        &["--join", &balancer.gossip.to_string()],
+    );
+    balancer.wait_for(&[("s2", "up")]);
+}
+
+#[test]
+fn a_server_that_comes_back_elsewhere_under_its_name_is_taken_at_once() {
+    let (balancer, mut servers) = cluster(2);
+    let dead = servers.remove(0).kill();
+    let elsewhere = free_port(own_address());
+    assert_ne!(dead.addr, elsewhere);
+    let _moved = Server::start_at("s1", &balancer.gossip.to_string(), elsewhere, &[]);
+    let mut client = balancer.connect();
+    eventually("s1 answers at its new address", || {
+        let answer = client.get(&["cookie: SERVERID=s1"]).unwrap();
+        (answer.json()["ip"] == elsewhere.ip().to_string()).then_some(())
+    });
+}
+
+#[test]
+fn a_draining_server_keeps_its_users_and_gets_no_new_ones() {
+    let (balancer, servers) = cluster(2);
+    // Its user comes back often enough for the traffic never to end.
+    let mut user = balancer.connect();
+    user.get(&["cookie: SERVERID=s1"]).unwrap();
+    servers[0].agent.signal(Signal::TERM);
+    let mut drained = false;
+    for _ in 0..50 {
+        assert_eq!(user.get(&["cookie: SERVERID=s1"]).unwrap().server(), "s1");
+        if balancer.servers().contains(&("s1".into(), "drain".into())) {
+            drained = true;
+            assert_eq!(balancer.connect().get(&[]).unwrap().server(), "s2");
+        }
+    }
+    assert!(drained);
+}
+
+#[test]
+fn only_members_with_the_key_are_heard_and_it_can_be_rotated() {
+    let key = |n: u8| base64_of(&[n; 32]);
+    let dir = std::env::temp_dir().join(format!("tidings-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("keys");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, key(1)).unwrap();
+    let (balancer, _) = cluster_with(0, &["--gossip-key-file", path]);
+    let seed = balancer.gossip.to_string();
+
+    let _stranger = Server::start_with("s9", &seed, &[]);
+    let _wrong = Server::start_with("s8", &seed, &["--gossip-key", &key(9)]);
+    let _first = Server::start_with("s1", &seed, &["--gossip-key-file", path]);
+    balancer.wait_for(&[("s1", "up")]);
+
+    // Both keys everywhere, then the new one first, then the new one alone.
+    for keys in [
+        [key(1), key(2)].join("\n"),
+        [key(2), key(1)].join("\n"),
+        key(2),
+    ] {
+        std::fs::write(&file, keys).unwrap();
+        let read = |process: &super::support::process::Process| {
+            process.said().matches("gossip keys read again").count()
+        };
+        let before = read(&balancer.process);
+        eventually("the balancer reads its keys", || {
+            (read(&balancer.process) > before).then_some(())
+        });
+    }
+    let _second = Server::start_with("s2", &seed, &["--gossip-key", &key(2)]);
+    balancer.wait_for(&[("s1", "up"), ("s2", "up")]);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    BASE64_STANDARD.encode(bytes)
+}

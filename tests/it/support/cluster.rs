@@ -1,0 +1,224 @@
+//! A load balancer and the servers that join it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{
+    client::{Answer, Client},
+    eventually, free_port, own_address,
+    process::Process,
+};
+
+/// A running load balancer.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    pub(crate) process: Process,
+    pub(crate) http: SocketAddr,
+    pub(crate) stats: SocketAddr,
+    pub(crate) gossip: SocketAddr,
+    flags: Vec<String>,
+}
+
+impl Balancer {
+    /// Starts one on ports of the kernel's choice, with two workers.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::start_at(any, any, any, flags)
+    }
+
+    /// Starts one again at the addresses of this one, which must have ended.
+    pub(crate) fn again(&self) -> Self {
+        Self::start_at(self.http, self.stats, self.gossip, self.flags.clone())
+    }
+
+    fn start_at(
+        http: SocketAddr,
+        stats: SocketAddr,
+        gossip: SocketAddr,
+        flags: Vec<String>,
+    ) -> Self {
+        let own = format!(
+            "serve --http {http} --stats {stats} --gossip {gossip} --name ha --workers 2 --die-with-parent"
+        );
+        let args: Vec<String> = own
+            .split(' ')
+            .map(str::to_owned)
+            .chain(flags.clone())
+            .collect();
+        let process = Process::start(&args);
+        let line = process.says("the balancer takes requests", |line| {
+            line.contains("takes requests on").then(|| line.to_owned())
+        });
+        let mut addrs = line
+            .split([' ', '/', ','])
+            .filter_map(|word| word.parse::<SocketAddr>().ok());
+        let mut next = || addrs.next().expect("three addresses in the line");
+        let (http, stats, gossip) = (next(), next(), next());
+        Self {
+            process,
+            http,
+            stats,
+            gossip,
+            flags,
+        }
+    }
+
+    /// A new connection.
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.http).expect("the balancer accepts")
+    }
+
+    /// Something from the statistics port.
+    #[track_caller]
+    pub(crate) fn stats(&self, path: &str) -> Answer {
+        let mut client = Client::connect(self.stats).expect("the statistics port accepts");
+        client
+            .request("GET", path, &["connection: close"])
+            .expect("an answer")
+    }
+
+    /// The servers as `/v1/servers` shows them, by name.
+    #[track_caller]
+    pub(crate) fn servers(&self) -> Vec<(String, String)> {
+        let servers = self.stats("/v1/servers").json();
+        let servers = servers["servers"].as_array().expect("a list").clone();
+        let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+        servers
+            .iter()
+            .map(|server| (text(&server["name"]), text(&server["status"])))
+            .collect()
+    }
+
+    /// Waits until exactly these servers are there, in this state.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, expected: &[(&str, &str)]) {
+        let mut last = Vec::new();
+        let start = Instant::now();
+        loop {
+            let now = self.servers();
+            let same = now.len() == expected.len()
+                && now
+                    .iter()
+                    .zip(expected)
+                    .all(|((n, s), (en, es))| n == en && s == es);
+            if same {
+                return;
+            }
+            last.clone_from(&now);
+            assert!(
+                start.elapsed() < super::DEADLINE,
+                "expected {expected:?}, have {last:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// An agent with a toy server under it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) agent: Process,
+    pub(crate) name: String,
+    pub(crate) addr: SocketAddr,
+    args: Vec<String>,
+}
+
+impl Server {
+    /// Starts one that joins `balancer`.
+    pub(crate) fn start(name: &str, balancer: &Balancer) -> Self {
+        Self::start_with(name, &balancer.gossip.to_string(), &[])
+    }
+
+    /// Starts one that joins at `seed`, with further flags.
+    pub(crate) fn start_with(name: &str, seed: &str, flags: &[&str]) -> Self {
+        let addr = free_port(own_address());
+        Self::start_at(name, seed, addr, flags)
+    }
+
+    /// Starts one at an address.
+    pub(crate) fn start_at(name: &str, seed: &str, addr: SocketAddr, flags: &[&str]) -> Self {
+        let (ip, port) = (addr.ip(), addr.port());
+        let exe = env!("CARGO_BIN_EXE_tidings");
+        let agent = format!(
+            "agent --name {name} --address {ip} --port {port} --gossip {ip}:0 --join {seed} --die-with-parent"
+        );
+        let app = format!("{exe} demo-app --listen {addr} --name {name} --die-with-parent");
+        let mut args: Vec<String> = agent.split(' ').map(str::to_owned).collect();
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        args.push("--".to_owned());
+        args.extend(app.split(' ').map(str::to_owned));
+        let agent = Process::start(&args);
+        let name = name.to_owned();
+        Self {
+            agent,
+            name,
+            addr,
+            args,
+        }
+    }
+
+    /// Starts one again like this one, which must have ended.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            agent: Process::start(&self.args),
+            name: self.name.clone(),
+            addr: self.addr,
+            args: self.args.clone(),
+        }
+    }
+
+    /// The app's process.
+    #[track_caller]
+    pub(crate) fn app(&self) -> Pid {
+        eventually("the agent runs its app", || {
+            self.agent.children().first().copied()
+        })
+    }
+
+    /// Kills the agent and its app at once, as `docker kill` does.
+    pub(crate) fn kill(mut self) -> Self {
+        let app = self.app();
+        kill_process(app, Signal::KILL).expect("the app is there");
+        self.agent.signal(Signal::KILL);
+        self.agent.wait();
+        self
+    }
+
+    /// Tells the agent to end, and waits for that.
+    #[track_caller]
+    pub(crate) fn stop(mut self) -> Self {
+        self.agent.signal(Signal::TERM);
+        assert_eq!(self.agent.exit_code(), 0, "a graceful stop");
+        self
+    }
+}
+
+/// A balancer with servers s1 to s`n`, all of which take traffic.
+pub(crate) fn cluster(n: usize) -> (Balancer, Vec<Server>) {
+    cluster_with(n, &[])
+}
+
+/// The same with flags for the balancer.
+pub(crate) fn cluster_with(n: usize, flags: &[&str]) -> (Balancer, Vec<Server>) {
+    let balancer = Balancer::start(flags);
+    let names: Vec<String> = (1..=n).map(|i| format!("s{i}")).collect();
+    let servers = names
+        .iter()
+        .map(|name| Server::start(name, &balancer))
+        .collect();
+    let up: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "up")).collect();
+    balancer.wait_for(&up);
+    (balancer, servers)
+}
+
+/// The loopback address of nobody: connections are refused there.
+pub(crate) fn nobody() -> (IpAddr, SocketAddr) {
+    let ip = own_address();
+    (ip, free_port(ip))
+}

@@ -1,0 +1,161 @@
+//! Load as users bring it: kept connections, one request after another on
+//! each, every failure noted with what it was.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{client::Client, eventually};
+
+/// The longest that a load goes on, whatever its test does.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A load that is running.
+#[derive(Debug)]
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+    report: Arc<Mutex<Report>>,
+}
+
+/// What came of a load.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Report {
+    pub(crate) requests: u64,
+    pub(crate) failed: Vec<Failed>,
+    pub(crate) slowest: Duration,
+    pub(crate) by_server: BTreeMap<String, u64>,
+}
+
+/// A request that was not answered with 200.
+#[derive(Debug, Clone)]
+pub(crate) struct Failed {
+    pub(crate) method: &'static str,
+    pub(crate) why: String,
+    pub(crate) after: Duration,
+}
+
+impl Load {
+    /// 16 connections, every fifth request a POST, until stopped.
+    pub(crate) fn start(addr: SocketAddr) -> Self {
+        Self::with(addr, 16)
+    }
+
+    /// The same over as many connections as are asked for.
+    pub(crate) fn with(addr: SocketAddr, connections: usize) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let sent = Arc::<AtomicU64>::default();
+        let report = Arc::<Mutex<Report>>::default();
+        let threads = (0..connections)
+            .map(|index| {
+                let (stop, sent, report) = (stop.clone(), sent.clone(), report.clone());
+                thread::spawn(move || {
+                    let part = one_connection(addr, index as u64, &stop, &sent);
+                    report.lock().unwrap().add(part);
+                })
+            })
+            .collect();
+        Self {
+            stop,
+            sent,
+            threads,
+            report,
+        }
+    }
+
+    /// Waits until so many more requests have been sent.
+    #[track_caller]
+    pub(crate) fn go_on_for(&self, requests: u64) {
+        let goal = self.sent.load(Relaxed) + requests;
+        eventually("the load goes on", || {
+            (self.sent.load(Relaxed) >= goal).then_some(())
+        });
+    }
+
+    /// Ends the load and says what came of it.
+    pub(crate) fn stop(self) -> Report {
+        self.stop.store(true, Relaxed);
+        for thread in self.threads {
+            thread.join().expect("a load thread");
+        }
+        let report = self.report.lock().unwrap().clone();
+        report
+    }
+}
+
+impl Report {
+    /// The requests of one method that failed.
+    pub(crate) fn failed(&self, method: &str) -> Vec<&Failed> {
+        self.failed
+            .iter()
+            .filter(|failed| failed.method == method)
+            .collect()
+    }
+
+    fn add(&mut self, part: Self) {
+        self.requests += part.requests;
+        self.failed.extend(part.failed);
+        self.slowest = self.slowest.max(part.slowest);
+        for (server, requests) in part.by_server {
+            *self.by_server.entry(server).or_default() += requests;
+        }
+    }
+}
+
+fn one_connection(addr: SocketAddr, index: u64, stop: &AtomicBool, sent: &AtomicU64) -> Report {
+    let start = Instant::now();
+    let mut report = Report::default();
+    let mut client = None;
+    while !stop.load(Relaxed) && start.elapsed() < LONGEST {
+        let method = if (report.requests + index).is_multiple_of(5) {
+            "POST"
+        } else {
+            "GET"
+        };
+        let began = Instant::now();
+        let outcome = one_request(&mut client, addr, method);
+        report.requests += 1;
+        report.slowest = report.slowest.max(began.elapsed());
+        sent.fetch_add(1, Relaxed);
+        match outcome {
+            Ok(server) => *report.by_server.entry(server).or_default() += 1,
+            Err(why) => {
+                client = None;
+                let after = began.elapsed();
+                report.failed.push(Failed { method, why, after });
+            }
+        }
+    }
+    report
+}
+
+fn one_request(
+    client: &mut Option<Client>,
+    addr: SocketAddr,
+    method: &str,
+) -> Result<String, String> {
+    let mut connected = match client.take() {
+        Some(client) => client,
+        None => Client::connect(addr).map_err(|err| format!("connect: {err}"))?,
+    };
+    let answer = match method {
+        "POST" => connected.post("{\"item\": 1}"),
+        _ => connected.get(&[]),
+    };
+    let answer = answer.map_err(|err| err.to_string())?;
+    if answer.status != 200 {
+        return Err(format!("status {}", answer.status));
+    }
+    if answer.header("connection") != Some("close") {
+        *client = Some(connected);
+    }
+    Ok(answer.server())
+}
