@@ -127,7 +127,7 @@ pub fn adopt_orphans() {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use tokio::time::timeout;
@@ -138,7 +138,7 @@ mod tests {
 
     /// Runs a test's body in a process of its own: a reaper takes any child,
     /// and would take those of tests that run beside it.
-    fn alone(name: &str, body: impl AsyncFnOnce()) {
+    pub(in crate::agent) fn alone(module: &str, name: &str, body: impl AsyncFnOnce()) {
         const MARK: &str = "TIDINGS_TEST_ALONE";
         if std::env::var_os(MARK).is_some() {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -146,7 +146,8 @@ mod tests {
                 .build();
             return runtime.unwrap().block_on(body());
         }
-        let path = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+        let (_crate, module) = module.split_once("::").unwrap();
+        let path = format!("{module}::{name}");
         let output = Command::new(std::env::current_exe().unwrap())
             .args([&path, "--exact", "--nocapture"])
             .env(MARK, "1")
@@ -173,47 +174,59 @@ mod tests {
 
     #[test]
     fn an_exit_code_is_kept_and_a_signal_told_apart() {
-        alone("an_exit_code_is_kept_and_a_signal_told_apart", async || {
-            let mut reaper = Reaper::new().unwrap();
-            let child = shell("exit 7");
-            assert_eq!(next(&mut reaper).await, (child.pid(), Exit::Code(7)));
+        alone(
+            module_path!(),
+            "an_exit_code_is_kept_and_a_signal_told_apart",
+            async || {
+                let mut reaper = Reaper::new().unwrap();
+                let child = shell("exit 7");
+                assert_eq!(next(&mut reaper).await, (child.pid(), Exit::Code(7)));
 
-            let child = shell("kill -KILL $$");
-            let (pid, exit) = next(&mut reaper).await;
-            assert_eq!((pid, exit), (child.pid(), Exit::Signal(9)));
-            assert_eq!(exit.code(), 137);
-        });
+                let child = shell("kill -KILL $$");
+                let (pid, exit) = next(&mut reaper).await;
+                assert_eq!((pid, exit), (child.pid(), Exit::Signal(9)));
+                assert_eq!(exit.code(), 137);
+            },
+        );
     }
 
     #[test]
     fn a_signal_reaches_the_whole_group() {
-        alone("a_signal_reaches_the_whole_group", async || {
-            adopt_orphans();
-            let mut reaper = Reaper::new().unwrap();
-            let mut ready = unix::signal(SignalKind::user_defined1()).unwrap();
-            let child = shell("sleep 60 & kill -USR1 $PPID; wait");
-            timeout(DEADLINE, ready.recv())
-                .await
-                .expect("the shell is ready");
-            child.signal(Signal::TERM);
-            let ended = [next(&mut reaper).await, next(&mut reaper).await];
-            assert!(ended.iter().any(|(pid, _)| *pid == child.pid()));
-            assert!(ended.iter().all(|(_, exit)| *exit == Exit::Signal(15)));
-        });
+        alone(
+            module_path!(),
+            "a_signal_reaches_the_whole_group",
+            async || {
+                adopt_orphans();
+                let mut reaper = Reaper::new().unwrap();
+                let mut ready = unix::signal(SignalKind::user_defined1()).unwrap();
+                let child = shell("sleep 60 & kill -USR1 $PPID; wait");
+                timeout(DEADLINE, ready.recv())
+                    .await
+                    .expect("the shell is ready");
+                child.signal(Signal::TERM);
+                let ended = [next(&mut reaper).await, next(&mut reaper).await];
+                assert!(ended.iter().any(|(pid, _)| *pid == child.pid()));
+                assert!(ended.iter().all(|(_, exit)| *exit == Exit::Signal(15)));
+            },
+        );
     }
 
     #[test]
     fn an_orphan_is_adopted_and_leaves_no_zombie() {
-        alone("an_orphan_is_adopted_and_leaves_no_zombie", async || {
-            adopt_orphans();
-            let mut reaper = Reaper::new().unwrap();
-            let child = shell("(exec sleep 0.2) & exit 0");
-            assert_eq!(next(&mut reaper).await, (child.pid(), Exit::Code(0)));
-            let (orphan, exit) = next(&mut reaper).await;
-            assert_ne!(orphan, child.pid());
-            assert_eq!(exit, Exit::Code(0));
-            assert!(rustix::process::test_kill_process(orphan).is_err());
-        });
+        alone(
+            module_path!(),
+            "an_orphan_is_adopted_and_leaves_no_zombie",
+            async || {
+                adopt_orphans();
+                let mut reaper = Reaper::new().unwrap();
+                let child = shell("(exec sleep 0.2) & exit 0");
+                assert_eq!(next(&mut reaper).await, (child.pid(), Exit::Code(0)));
+                let (orphan, exit) = next(&mut reaper).await;
+                assert_ne!(orphan, child.pid());
+                assert_eq!(exit, Exit::Code(0));
+                assert!(rustix::process::test_kill_process(orphan).is_err());
+            },
+        );
     }
 
     #[test]

@@ -334,7 +334,8 @@ impl Agent {
         // for the goodbye and for the app's own end.
         let reserve = (self.drain / 4).min(Duration::from_secs(1));
         let longest = self.drain.saturating_sub(reserve);
-        let quiet = timeout(longest, traffic::ended(self.target.addr(), QUIET));
+        let quiet = traffic::ended(self.target.addr(), QUIET.min(longest / 2));
+        let quiet = timeout(longest, quiet);
         self.meanwhile(async {
             if quiet.await.is_ok() {
                 info!("the traffic has ended");
@@ -411,5 +412,155 @@ async fn changed(local_check: &mut Option<LocalCheck>) -> bool {
     match local_check {
         Some(check) => check.changed().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{getpid, kill_process};
+    use tokio::sync::mpsc;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::{child::tests::alone, *};
+    use crate::{
+        gossip::{self, Handle, Keyring},
+        membership::{MemberEvent, Meta, Role},
+    };
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// A balancer's ears.
+    struct Observer {
+        node: Handle,
+        events: mpsc::Receiver<MemberEvent>,
+    }
+
+    impl Observer {
+        fn start() -> Self {
+            let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
+            let settings = gossip::Settings {
+                advertise: addr,
+                cluster: "test".parse().unwrap(),
+                keyring: Keyring::default(),
+                seeds: Vec::new(),
+                meta: Meta {
+                    name: "ha".parse().unwrap(),
+                    role: Role::Balancer,
+                },
+            };
+            let (sender, events) = mpsc::channel(64);
+            let node = gossip::spawn(Sockets::bind(addr).unwrap(), settings, sender).unwrap();
+            Self { node, events }
+        }
+
+        /// What is heard of the agent next: its phase, `None` for its goodbye.
+        async fn hears(&mut self) -> Option<Phase> {
+            loop {
+                let event = timeout(DEADLINE, self.events.recv()).await;
+                match event.expect("news in time").expect("a running node") {
+                    MemberEvent::Up(member) => {
+                        if let Role::Server(announcement) = member.meta.role {
+                            return Some(announcement.phase);
+                        }
+                    }
+                    MemberEvent::Left(_) => return None,
+                    MemberEvent::Down(_) => panic!("it failed"),
+                    // A busy machine may be slow to answer.
+                    MemberEvent::Suspect(_) | MemberEvent::Refuted(_) => {}
+                }
+            }
+        }
+    }
+
+    fn settings(observer: &Observer) -> Settings {
+        Settings {
+            name: "s1".parse().unwrap(),
+            service: "nodes".parse().unwrap(),
+            address: Some(Ipv4Addr::LOCALHOST.into()),
+            port: 1,
+            weight: 1,
+            check: None,
+            tags: BTreeMap::new(),
+            seeds: vec![observer.node.local().addr.to_string().parse().unwrap()],
+            gossip: Some("127.0.0.1:0".parse().unwrap()),
+            gossip_args: GossipArgs {
+                cluster: "test".parse().unwrap(),
+                gossip_key: Vec::new(),
+                gossip_key_file: None,
+            },
+            drain: Duration::from_secs(1),
+            restart: Policy::Always,
+            command: Some(Command {
+                program: "sleep".into(),
+                arguments: vec!["60".into()],
+            }),
+        }
+    }
+
+    #[test]
+    fn every_turn_of_the_apps_life_is_announced() {
+        let name = "every_turn_of_the_apps_life_is_announced";
+        alone(module_path!(), name, async || {
+            let mut observer = Observer::start();
+            let agent = tokio::spawn(run(settings(&observer)));
+            let agent = AbortOnDropHandle::new(agent);
+            assert_eq!(observer.hears().await, Some(Phase::Ready));
+
+            // The app's, and it ends by it.
+            kill_process(getpid(), Signal::USR1).unwrap();
+            assert_eq!(observer.hears().await, Some(Phase::Down));
+            assert_eq!(observer.hears().await, Some(Phase::Ready));
+
+            kill_process(getpid(), Signal::TERM).unwrap();
+            assert_eq!(observer.hears().await, Some(Phase::Draining));
+            assert_eq!(observer.hears().await, None);
+            let exit = timeout(DEADLINE, agent)
+                .await
+                .expect("it ends")
+                .unwrap()
+                .unwrap();
+            assert_eq!(exit, ExitCode::from(128 + 15));
+        });
+    }
+
+    #[test]
+    fn an_app_that_is_not_to_be_restarted_takes_its_agent_along() {
+        let name = "an_app_that_is_not_to_be_restarted_takes_its_agent_along";
+        alone(module_path!(), name, async || {
+            let mut observer = Observer::start();
+            let mut settings = settings(&observer);
+            settings.restart = Policy::Never;
+            let agent = AbortOnDropHandle::new(tokio::spawn(run(settings)));
+            assert_eq!(observer.hears().await, Some(Phase::Ready));
+            kill_process(getpid(), Signal::USR1).unwrap();
+            while observer.hears().await.is_some() {}
+            let exit = timeout(DEADLINE, agent)
+                .await
+                .expect("it ends")
+                .unwrap()
+                .unwrap();
+            assert_eq!(exit, ExitCode::from(128 + 10));
+        });
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_ends_the_agent_as_it_ends_a_shell() {
+        let name = "a_program_that_is_not_there_ends_the_agent_as_it_ends_a_shell";
+        alone(module_path!(), name, async || {
+            let mut settings = settings(&Observer::start());
+            settings.command = Some(Command {
+                program: "/no/such/app".into(),
+                arguments: Vec::new(),
+            });
+            assert_eq!(run(settings).await.unwrap(), ExitCode::from(127));
+        });
+    }
+
+    #[tokio::test]
+    async fn a_gossip_port_that_was_asked_for_and_is_taken_is_an_error() {
+        let held = Sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = held.local_addr().unwrap();
+        let err = bind(Some(addr)).unwrap_err().to_string();
+        assert!(err.contains(&format!("--gossip {addr}")), "{err}");
     }
 }

@@ -49,22 +49,6 @@ pub struct AgentArgs {
     #[arg(long = "tag", value_name = "KEY=VALUE", env = "TIDINGS_TAG")]
     #[arg(value_delimiter = ',', value_parser = tag)]
     pub tags: Vec<(String, String)>,
-    /// Load balancer or agent to join, every address of the name; repeatable
-    #[arg(
-        long,
-        value_name = "HOST[:PORT]",
-        default_value = "ha",
-        env = "TIDINGS_JOIN"
-    )]
-    #[arg(value_delimiter = ',', value_parser = seed)]
-    pub join: Vec<Seed>,
-    /// Where to speak gossip, UDP and TCP [default: 0.0.0.0:7946, or a free
-    /// port where that is in use]
-    #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_GOSSIP")]
-    pub gossip: Option<SocketAddr>,
-    /// How to take part in gossip
-    #[command(flatten)]
-    pub gossip_args: GossipArgs,
     /// On SIGTERM, longest time for the users' last requests before the app
     /// is told to end
     #[arg(
@@ -90,6 +74,28 @@ pub struct AgentArgs {
     /// announced
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+
+    /// Load balancer or agent to join, every address of the name; repeatable
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        default_value = "ha",
+        env = "TIDINGS_JOIN"
+    )]
+    #[arg(value_delimiter = ',', value_parser = seed, help_heading = "Gossip")]
+    pub join: Vec<Seed>,
+    /// Where to speak gossip, UDP and TCP [default: 0.0.0.0:7946, or a free
+    /// port where that is in use]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "TIDINGS_GOSSIP",
+        help_heading = "Gossip"
+    )]
+    pub gossip: Option<SocketAddr>,
+    /// How to take part in gossip
+    #[command(flatten)]
+    pub gossip_args: GossipArgs,
 }
 
 /// How the agent sees that the app is ready.

@@ -134,14 +134,14 @@ async fn play(
 fn check_free(settings: &Settings) -> anyhow::Result<()> {
     for (flag, addr) in [("--http", settings.http), ("--stats", settings.stats)] {
         let free = net::bind_alone(addr).map(drop);
-        free.map_err(|err| taken(flag, addr, &err))?;
+        free.map_err(|err| taken(flag, addr, addr, &err))?;
     }
     let free = Sockets::bind(settings.gossip).map(drop);
-    free.map_err(|err| taken("--gossip", settings.gossip, &err))?;
+    free.map_err(|err| taken("--gossip", settings.gossip, settings.gossip, &err))?;
     for (name, ip) in SERVERS {
         let gossip = SocketAddr::new(ip.into(), settings.gossip.port());
         let free = Sockets::bind(gossip).map(drop);
-        free.map_err(|err| taken("--gossip", gossip, &err))?;
+        free.map_err(|err| taken("--gossip", settings.gossip, gossip, &err))?;
         let app = SocketAddr::new(ip.into(), APP_PORT);
         let free = net::bind_alone(app).map(drop);
         free.map_err(|err| busy(&format!("server {name} at"), app, &err))?;
@@ -149,14 +149,16 @@ fn check_free(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn taken(flag: &str, addr: SocketAddr, err: &io::Error) -> anyhow::Error {
+/// One line for `addr`, which the value `given` of a flag needs.
+fn taken(flag: &str, given: SocketAddr, addr: SocketAddr, err: &io::Error) -> anyhow::Error {
     if err.kind() != io::ErrorKind::AddrInUse {
         return busy(flag, addr, err);
     }
-    let mut other = addr;
-    other.set_port(addr.port().checked_add(1).unwrap_or(8080));
+    let mut other = given;
+    other.set_port(given.port().checked_add(1).unwrap_or(8080));
     anyhow!(
-        "{flag} {addr} is in use: stop what listens there or give another, for example {flag} {other}"
+        "{flag} {addr} is in use: stop what listens there or give another, \
+         for example {flag} {other}"
     )
 }
 
