@@ -69,7 +69,12 @@ impl Client {
 
     /// Sends a request without a body and waits for the answer. `headers` are
     /// whole lines without their ends.
-    pub(crate) fn request(&mut self, method: &str, path: &str, headers: &[&str]) -> io::Result<Answer> {
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+    ) -> io::Result<Answer> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
         for header in headers {
             head.push_str(header);
