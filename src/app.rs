@@ -2,11 +2,12 @@
 //! them, and takes them down in order. The only place that knows all parts.
 
 use std::{
-    net::SocketAddr,
+    io,
+    net::{SocketAddr, TcpListener},
     process::ExitCode,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::Duration,
@@ -18,17 +19,18 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use crate::{
     cli::serve::{LogFormat, ServeArgs},
     counters::{Counter, unix_seconds},
-    gossip, health, host, keys,
-    membership::{MemberEvent, Meta, Role},
+    gossip::{self, DropReason},
+    health, host, keys,
+    membership::{MemberEvent, Meta, Name, Role},
     net,
-    pool::{Input, Writer, state::State},
+    pool::{Input, Reader, Writer, state::State},
     proxy::{self, AccessLog, Shared},
-    stats,
+    stats::{self, Figure, FigureKind},
 };
 
 /// The frontend's name, which scripts know.
@@ -41,96 +43,96 @@ const NOTICE: Duration = Duration::from_millis(200);
 /// Member events on their way to the pool. Gossip keeps what does not fit.
 const MEMBER_EVENTS: usize = 256;
 
+/// Our part in gossip. It begins when our own address is known, which may be
+/// later than everything else.
+type Gossip = Arc<OnceLock<gossip::Handle>>;
+
 /// Runs the load balancer until it is told to end.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
         host::die_with_parent();
     }
-    let servers = args.static_servers().map_err(|why| anyhow!(why))?;
     let node = args.name.clone().unwrap_or_else(host::name);
     let workers = args.workers.map_or_else(host::cores, |n| n.get().into());
     let keyring = keys::keyring(&args.gossip_args)?;
+    let keyed = !keyring.is_plain();
     // All sockets first: a port in use is an error at start, not later.
-    let listeners =
-        proxy::bind(&args.http, workers).map_err(|(addr, err)| busy("--http", addr, &err))?;
-    let stats_listener =
-        net::bind_alone(args.stats).map_err(|err| busy("--stats", args.stats, &err))?;
-    let sockets =
-        gossip::Sockets::bind(args.gossip).map_err(|err| busy("--gossip", args.gossip, &err))?;
-    let http: Vec<SocketAddr> = listeners
-        .first()
-        .into_iter()
-        .flatten()
-        .filter_map(|listener| listener.local_addr().ok())
-        .collect();
-    let stats_addr = stats_listener.local_addr()?;
-    let gossip_addr = sockets.local_addr()?;
+    let sockets = Sockets::bind(&args, workers)?;
+    let addresses = sockets.addresses()?;
 
-    let targets: Vec<(crate::membership::Name, String)> = servers
-        .iter()
-        .map(|s| (s.name.clone(), s.target.clone()))
-        .collect();
-    let state = State::new(args.service().clone(), servers, Instant::now());
-    let (writer, inputs, pool) = Writer::new(args.service().to_string(), state);
-    tokio::spawn(writer.run());
-    tokio::spawn(health::run(pool.clone(), inputs.clone()));
-    tokio::spawn(health::resolve::run(targets, inputs.clone()));
-
-    let gossip_settings = GossipSettings {
-        node: node.clone(),
+    let (inputs, pool) = start_pool(&args)?;
+    let gossip = Gossip::default();
+    let settings = gossip::Settings {
+        advertise: args.gossip,
+        cluster: args.gossip_args.cluster.clone(),
         keyring,
+        seeds: args.join.clone(),
+        meta: Meta {
+            name: node.clone(),
+            role: Role::Balancer,
+        },
     };
-    let keyed = !gossip_settings.keyring.is_plain();
-    let gossip = Arc::new(OnceLock::new());
+    let members = inputs.clone();
     tokio::spawn(join_cluster(
         args.clone(),
-        gossip_settings,
-        sockets,
-        inputs.clone(),
-        Arc::clone(&gossip),
+        settings,
+        sockets.gossip,
+        members,
+        gossip.clone(),
     ));
 
     let log_dropped = Arc::new(Counter::default());
     let (access_log, log_writer) = start_log(args.access_log, &log_dropped)?;
-    let draining = CancellationToken::new();
     let shared = Shared {
         settings: Arc::new(args.settings()),
-        pool: pool.clone(),
+        pool,
         inputs,
         totals: Arc::default(),
         access_log,
-        draining: draining.clone(),
+        draining: CancellationToken::new(),
     };
-    let facts = Facts {
-        node,
+    let process = stats::Process {
+        version: env!("CARGO_PKG_VERSION"),
+        node: node.to_string(),
+        pid: std::process::id(),
         workers,
-        http: http.clone(),
-        keyed,
-        log_dropped,
+        started: Instant::now(),
+        started_unix: unix_seconds(),
+        http: addresses.http.clone(),
     };
-    let source = statistics(&args, facts, &shared, Arc::clone(&gossip));
-    let not_ready = Arc::clone(&source.draining);
-    let stats_listener = tokio::net::TcpListener::from_std(stats_listener)?;
-    tokio::spawn(stats::sample(Arc::clone(&source)));
-    tokio::spawn(stats::server::run(
-        stats_listener,
-        source,
-        std::future::pending(),
-    ));
+    let ending = Arc::new(AtomicBool::new(false));
+    let source = stats::Source {
+        pool: shared.pool.clone(),
+        totals: Arc::clone(&shared.totals),
+        service: args.service().clone(),
+        balance: shared.settings.balance.as_str(),
+        cookie: shared.settings.cookie.clone(),
+        max_connections: None,
+        process,
+        members: list_members(gossip.clone()),
+        figures: gossip_figures(&gossip),
+        gossip_keyed: keyed,
+        log_lines_dropped: log_dropped,
+        draining: Arc::clone(&ending),
+        auth: args
+            .stats_auth
+            .clone()
+            .map(|auth| (auth.user, auth.password)),
+    };
+    start_statistics(sockets.stats, source)?;
 
-    let workers = spawn_workers(listeners, shared)?;
-    info!(
-        "tidings {} takes requests on {}, shows itself on http://{stats_addr}/ and gossips on {gossip_addr}",
-        env!("CARGO_PKG_VERSION"),
-        list(&http),
-    );
+    let draining = shared.draining.clone();
+    let workers = start_workers(sockets.http, &shared)?;
+    // The log ends with the last of its senders.
+    drop(shared);
+    info!("tidings {} {addresses}", env!("CARGO_PKG_VERSION"));
     host::told_to_end().await;
 
-    not_ready.store(true, Relaxed);
     info!("told to end: taking no new connections, finishing what is open");
+    ending.store(true, Relaxed);
     sleep(NOTICE).await;
     draining.cancel();
-    finish(workers, log_writer).await;
+    join(workers.into_iter().chain(log_writer)).await;
     if let Some(gossip) = gossip.get() {
         gossip.leave().await;
     }
@@ -139,79 +141,123 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// One line for an address that cannot be bound.
-pub fn busy(flag: &str, addr: SocketAddr, err: &std::io::Error) -> anyhow::Error {
+pub fn busy(flag: &str, addr: SocketAddr, err: &io::Error) -> anyhow::Error {
     let hint = match err.kind() {
-        std::io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-        std::io::ErrorKind::PermissionDenied => {
+        io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+        io::ErrorKind::PermissionDenied => {
             "ports below 1024 need privilege: choose another, such as 8080"
         }
-        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
         _ => "choose another address",
     };
     anyhow!("{flag} {addr} cannot be used: {err}; {hint}")
 }
 
-struct GossipSettings {
-    node: crate::membership::Name,
-    keyring: gossip::Keyring,
+/// Everything that listens.
+struct Sockets {
+    /// Each worker's own.
+    http: Vec<Vec<TcpListener>>,
+    stats: TcpListener,
+    gossip: gossip::Sockets,
 }
 
-struct Facts {
-    node: crate::membership::Name,
-    workers: usize,
+/// Where it listens: with port 0 the kernel chose.
+struct Addresses {
     http: Vec<SocketAddr>,
-    keyed: bool,
-    log_dropped: Arc<Counter>,
+    stats: SocketAddr,
+    gossip: SocketAddr,
+}
+
+impl Sockets {
+    fn bind(args: &ServeArgs, workers: usize) -> anyhow::Result<Self> {
+        let busy_at = |flag, addr| move |err: io::Error| busy(flag, addr, &err);
+        let http = proxy::bind(&args.http, workers);
+        Ok(Self {
+            http: http.map_err(|(addr, err)| busy("--http", addr, &err))?,
+            stats: net::bind_alone(args.stats).map_err(busy_at("--stats", args.stats))?,
+            gossip: gossip::Sockets::bind(args.gossip).map_err(busy_at("--gossip", args.gossip))?,
+        })
+    }
+
+    fn addresses(&self) -> io::Result<Addresses> {
+        let first = self.http.first().into_iter().flatten();
+        Ok(Addresses {
+            http: first
+                .map(TcpListener::local_addr)
+                .collect::<io::Result<_>>()?,
+            stats: self.stats.local_addr()?,
+            gossip: self.gossip.local_addr()?,
+        })
+    }
+}
+
+impl std::fmt::Display for Addresses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("takes requests on")?;
+        for addr in &self.http {
+            write!(f, " http://{addr}/")?;
+        }
+        let Self { stats, gossip, .. } = self;
+        write!(
+            f,
+            ", shows itself on http://{stats}/ and gossips on {gossip}"
+        )
+    }
+}
+
+/// Starts the pool's writer and what feeds it from here: probes and names.
+fn start_pool(args: &ServeArgs) -> anyhow::Result<(mpsc::Sender<Input>, Reader)> {
+    let servers = args.static_servers().map_err(|why| anyhow!(why))?;
+    let targets: Vec<(Name, String)> = servers
+        .iter()
+        .map(|server| (server.name.clone(), server.target.clone()))
+        .collect();
+    let state = State::new(args.service().clone(), servers, Instant::now());
+    let (writer, inputs, pool) = Writer::new(args.service().to_string(), state);
+    tokio::spawn(writer.run());
+    tokio::spawn(health::run(pool.clone(), inputs.clone()));
+    tokio::spawn(health::resolve::run(targets, inputs.clone()));
+    Ok((inputs, pool))
 }
 
 /// Takes part in gossip as soon as our own address is known; requests do not
 /// wait for that.
 async fn join_cluster(
     args: ServeArgs,
-    settings: GossipSettings,
+    mut settings: gossip::Settings,
     sockets: gossip::Sockets,
     inputs: mpsc::Sender<Input>,
-    started: Arc<OnceLock<gossip::Handle>>,
+    gossip: Gossip,
 ) {
-    let advertise = advertised(&args).await;
-    let settings = gossip::Settings {
-        advertise,
-        cluster: args.gossip_args.cluster.clone(),
-        keyring: settings.keyring,
-        seeds: args.join.clone(),
-        meta: Meta {
-            name: settings.node,
-            role: Role::Balancer,
-        },
-    };
-    let (sender, events) = mpsc::channel(MEMBER_EVENTS);
-    match gossip::spawn(sockets, settings, sender) {
-        Ok(handle) => {
-            info!("known to the cluster as {}", handle.local().addr);
-            tokio::spawn(keys::follow(args.gossip_args, handle.clone()));
-            // Only this task sets it.
-            started.set(handle).ok();
-            pass_on(events, inputs).await;
+    settings.advertise = advertised(&args).await;
+    let (sender, mut events) = mpsc::channel::<MemberEvent>(MEMBER_EVENTS);
+    let handle = match gossip::spawn(sockets, settings, sender) {
+        Ok(handle) => gossip.get_or_init(|| handle),
+        Err(err) => {
+            error!("gossip cannot start, so no server can join: {err}; see --advertise");
+            return;
         }
-        Err(err) => warn!("gossip cannot start, so no server can join: {err}; see --advertise"),
-    }
-}
-
-async fn advertised(args: &ServeArgs) -> SocketAddr {
-    // Port 0 stands for the one that gossip is bound to.
-    let port = args.advertise.and_then(|addr| addr.port).unwrap_or(0);
-    match args.advertise {
-        Some(addr) => SocketAddr::new(addr.ip, port),
-        None if !args.gossip.ip().is_unspecified() => SocketAddr::new(args.gossip.ip(), port),
-        None => SocketAddr::new(gossip::local_address(&args.join).await, port),
-    }
-}
-
-async fn pass_on(mut events: mpsc::Receiver<MemberEvent>, inputs: mpsc::Sender<Input>) {
+    };
+    info!("known to the cluster as {}", handle.local().addr);
+    tokio::spawn(keys::follow(args.gossip_args, handle.clone()));
     while let Some(event) = events.recv().await {
+        if let MemberEvent::Up(member) = &event
+            && member.meta.role == Role::Balancer
+        {
+            info!("balancer {} is up at {}", member.meta.name, member.id.addr);
+        }
         if inputs.send(Input::Member(event)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Where others reach our gossip. Port 0 stands for the one it is bound to.
+async fn advertised(args: &ServeArgs) -> SocketAddr {
+    match args.advertise {
+        Some(addr) => SocketAddr::new(addr.ip, addr.port.unwrap_or(0)),
+        None if !args.gossip.ip().is_unspecified() => SocketAddr::new(args.gossip.ip(), 0),
+        None => SocketAddr::new(gossip::local_address(&args.join).await, 0),
     }
 }
 
@@ -222,27 +268,35 @@ fn start_log(
     match format {
         LogFormat::Off => Ok((None, None)),
         LogFormat::Httplog => {
-            let (log, writer) = AccessLog::start(std::io::stdout(), Arc::clone(dropped))
+            let (log, writer) = AccessLog::start(io::stdout(), Arc::clone(dropped))
                 .context("cannot start the access log's thread")?;
             Ok((Some(log), Some(writer)))
         }
     }
 }
 
-fn spawn_workers(
-    listeners: Vec<Vec<std::net::TcpListener>>,
-    shared: Shared,
+fn start_statistics(listener: TcpListener, source: stats::Source) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let source = Arc::new(source);
+    tokio::spawn(stats::sample(Arc::clone(&source)));
+    tokio::spawn(stats::run(listener, source, std::future::pending()));
+    Ok(())
+}
+
+fn start_workers(
+    listeners: Vec<Vec<TcpListener>>,
+    shared: &Shared,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
-    let spawn = |(index, listeners)| proxy::spawn(index, listeners, shared.clone());
-    let workers: std::io::Result<_> = listeners.into_iter().enumerate().map(spawn).collect();
+    let start = |(index, listeners)| proxy::spawn(index, listeners, shared.clone());
+    let workers: io::Result<_> = listeners.into_iter().enumerate().map(start).collect();
     workers.context("cannot start a worker thread")
 }
 
-/// Waits for the workers, and then for the last line of the log.
-async fn finish(workers: Vec<JoinHandle<()>>, log: Option<JoinHandle<()>>) {
-    let all = workers.into_iter().chain(log);
-    let joined = tokio::task::spawn_blocking(move || {
-        for thread in all {
+/// Waits for threads in their order: the workers, then the log they write to.
+async fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
+    let threads: Vec<_> = threads.collect();
+    let joined = tokio::task::spawn_blocking(|| {
+        for thread in threads {
             // A panic ends the process (profile.release), so there is no
             // error to look at.
             thread.join().ok();
@@ -251,46 +305,75 @@ async fn finish(workers: Vec<JoinHandle<()>>, log: Option<JoinHandle<()>>) {
     joined.await.ok();
 }
 
-fn statistics(
-    args: &ServeArgs,
-    facts: Facts,
-    shared: &Shared,
-    gossip: Arc<OnceLock<gossip::Handle>>,
-) -> Arc<stats::Source> {
-    let members = Arc::clone(&gossip);
-    Arc::new(stats::Source {
-        pool: shared.pool.clone(),
-        totals: Arc::clone(&shared.totals),
-        service: args.service().clone(),
-        balance: shared.settings.balance.as_str(),
-        cookie: shared.settings.cookie.clone(),
-        max_connections: None,
-        process: stats::Process {
-            version: env!("CARGO_PKG_VERSION"),
-            node: facts.node.to_string(),
-            pid: std::process::id(),
-            workers: facts.workers,
-            started: Instant::now(),
-            started_unix: unix_seconds(),
-            http: facts.http,
-        },
-        members: Box::new(move || {
-            members
-                .get()
-                .map_or_else(Arc::default, gossip::Handle::members)
-        }),
-        figures: Vec::new(),
-        gossip_keyed: facts.keyed,
-        log_lines_dropped: facts.log_dropped,
-        draining: Arc::new(AtomicBool::new(false)),
-        auth: args
-            .stats_auth
-            .clone()
-            .map(|auth| (auth.user, auth.password)),
+fn list_members(gossip: Gossip) -> stats::Members {
+    Box::new(move || {
+        gossip
+            .get()
+            .map_or_else(Arc::default, gossip::Handle::members)
     })
 }
 
-fn list(addrs: &[SocketAddr]) -> String {
-    let urls: Vec<String> = addrs.iter().map(|addr| format!("http://{addr}/")).collect();
-    urls.join(" ")
+/// What `/metrics` says of gossip's packets.
+fn gossip_figures(gossip: &Gossip) -> Vec<Figure> {
+    type Read = fn(&gossip::Counters) -> &AtomicU64;
+    let figure = |name, help, label, read: Read| {
+        let gossip = gossip.clone();
+        let read = move || {
+            gossip
+                .get()
+                .map_or(0, |handle| read(handle.counters()).load(Relaxed))
+        };
+        Figure {
+            name,
+            help,
+            kind: FigureKind::Counter,
+            label,
+            read: Box::new(read),
+        }
+    };
+    let mut figures = vec![
+        figure(
+            "tidings_gossip_packets_received_total",
+            "Gossip datagrams that arrived, the dropped ones included.",
+            None,
+            |counters| &counters.received,
+        ),
+        figure(
+            "tidings_gossip_packets_sent_total",
+            "Gossip datagrams that were sent.",
+            None,
+            |counters| &counters.sent,
+        ),
+        figure(
+            "tidings_gossip_syncs_total",
+            "Member tables exchanged over TCP.",
+            None,
+            |counters| &counters.synced,
+        ),
+    ];
+    let reasons: [(&str, Read); 6] = [
+        ("foreign", |counters| counters.dropped(DropReason::Foreign)),
+        ("other_cluster", |counters| {
+            counters.dropped(DropReason::OtherCluster)
+        }),
+        ("bad_key", |counters| counters.dropped(DropReason::BadKey)),
+        ("malformed", |counters| {
+            counters.dropped(DropReason::Malformed)
+        }),
+        ("oversized", |counters| {
+            counters.dropped(DropReason::Oversized)
+        }),
+        ("table_full", |counters| {
+            counters.dropped(DropReason::TableFull)
+        }),
+    ];
+    figures.extend(reasons.map(|(reason, read)| {
+        figure(
+            "tidings_gossip_packets_dropped_total",
+            "Gossip datagrams that were dropped, by reason.",
+            Some(("reason", reason.to_owned())),
+            read,
+        )
+    }));
+    figures
 }

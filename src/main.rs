@@ -19,9 +19,12 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let ended = runtime
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run(cli)));
+    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let ended = runtime.block_on(run(cli));
+        // A host name that is still being looked up shall not hold up the end.
+        runtime.shutdown_background();
+        ended
+    });
     ended.unwrap_or_else(|err| {
         eprintln!("tidings: {err:#}");
         ExitCode::FAILURE

@@ -71,11 +71,11 @@ pub struct GossipArgs {
 }
 
 /// Reads a duration such as `500ms`, `5s` or `1h`; it may not be zero.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("a duration must be longer than zero".into()),
+        Ok(Duration::ZERO) => Err("a duration must be longer than zero"),
         Ok(duration) => Ok(duration),
-        Err(_) => Err("expected a duration such as 500ms, 5s or 1h".into()),
+        Err(_) => Err("expected a duration such as 500ms, 5s or 1h"),
     }
 }
 

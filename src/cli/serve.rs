@@ -194,6 +194,7 @@ struct BalancingArgs {
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Timeouts")]
+#[expect(clippy::struct_field_names, reason = "they are named as the flags are")]
 struct TimeoutArgs {
     /// To connect to a server
     #[arg(
@@ -449,15 +450,15 @@ impl ServerArg {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let wrong = |why: &str| format!("{key}={value}: {why}");
+        let wrong = |why: &'static str| format!("{key}={value}: {why}");
         match key {
-            "weight" => self.weight = weight(value).map_err(|why| wrong(&why))?,
-            "check" => self.check = Some(value.parse().map_err(|why| wrong(why))?),
+            "weight" => self.weight = weight(value).map_err(wrong)?,
+            "check" => self.check = Some(value.parse().map_err(wrong)?),
             "check-interval" => {
-                self.check_interval = Some(duration(value).map_err(|why| wrong(&why))?);
+                self.check_interval = Some(duration(value).map_err(wrong)?);
             }
-            "rise" => self.rise = Some(count(value).map_err(|why| wrong(why))?),
-            "fall" => self.fall = Some(count(value).map_err(|why| wrong(why))?),
+            "rise" => self.rise = Some(count(value).map_err(wrong)?),
+            "fall" => self.fall = Some(count(value).map_err(wrong)?),
             _ => {
                 let known = "weight, check, check-interval, rise and fall";
                 return Err(format!("unknown key {key:?}: a server has {known}"));
@@ -499,10 +500,10 @@ impl FromStr for ServerArg {
 }
 
 /// Reads a weight: `HAProxy`'s 0 to 256, where 0 takes no new users.
-pub fn weight(text: &str) -> Result<u16, String> {
+pub fn weight(text: &str) -> Result<u16, &'static str> {
     match text.parse() {
         Ok(weight) if weight <= 256 => Ok(weight),
-        _ => Err("expected a weight from 0 to 256".into()),
+        _ => Err("expected a weight from 0 to 256"),
     }
 }
 

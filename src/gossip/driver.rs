@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Published, Wish,
@@ -204,7 +204,6 @@ impl Driver {
 
     fn tell(&mut self) {
         while let Some(event) = self.core.next_event() {
-            log(&event);
             self.outbox.push(event);
         }
         while !self.outbox.is_empty() {
@@ -224,18 +223,6 @@ impl Driver {
         let company = self.core.company();
         self.company
             .send_if_modified(|known| std::mem::replace(known, company) != company);
-    }
-}
-
-fn log(event: &MemberEvent) {
-    match event {
-        MemberEvent::Up(member) => {
-            info!(member = %member.meta.name, addr = %member.id.addr, "member is up");
-        }
-        MemberEvent::Suspect(id) => info!(addr = %id.addr, "member does not answer"),
-        MemberEvent::Refuted(id) => info!(addr = %id.addr, "member answers again"),
-        MemberEvent::Down(id) => warn!(addr = %id.addr, "member failed"),
-        MemberEvent::Left(id) => info!(addr = %id.addr, "member left"),
     }
 }
 

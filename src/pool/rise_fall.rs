@@ -81,7 +81,7 @@ impl Health {
         self.thresholds
     }
 
-    fn top(&self) -> u16 {
+    fn top(self) -> u16 {
         self.thresholds.rise.get() + self.thresholds.fall.get() - 1
     }
 }

@@ -138,7 +138,9 @@ mod tests {
         let schedule = schedule(&members);
         assert!(schedule.len() <= MAX_PLACES + members.len());
         let mut seen = vec![false; members.len()];
-        schedule.iter().for_each(|i| seen[*i as usize] = true);
+        for index in schedule {
+            seen[index as usize] = true;
+        }
         assert!(seen.into_iter().all(|there| there));
     }
 

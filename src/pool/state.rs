@@ -20,10 +20,10 @@ use super::{
 use crate::membership::{Announcement, Member, MemberEvent, MemberId, Name, Phase, Role};
 
 /// How long a server that gossip lost stays on the page.
-const LOST_FOR: Duration = Duration::from_secs(60);
+const LOST_FOR: Duration = Duration::from_mins(1);
 
 /// How long a departed server's figures wait for its return.
-const REMEMBER_FOR: Duration = Duration::from_secs(600);
+const REMEMBER_FOR: Duration = Duration::from_mins(10);
 
 /// How many departed servers are remembered at the most; container names may
 /// be random and never come back.
@@ -250,7 +250,7 @@ impl State {
             Some(Origin::Gossip(known)) if known.epoch > member.id.epoch => Vec::new(),
             Some(Origin::Gossip(known)) => {
                 self.members.remove(&known);
-                self.replace(name, member.id, announced, now)
+                self.replace(&name, member.id, announced, now)
             }
             // The command line is the operator's own word.
             Some(Origin::Static) => Vec::new(),
@@ -280,7 +280,7 @@ impl State {
 
     fn replace(
         &mut self,
-        name: Name,
+        name: &Name,
         id: MemberId,
         announced: Announcement,
         now: Instant,
@@ -291,7 +291,7 @@ impl State {
             server: name.clone(),
             what: Change::Replaced,
         };
-        let became = self.update(&name, now, |entry| {
+        let became = self.update(name, now, |entry| {
             entry.begin(life);
             entry.origin = Origin::Gossip(id);
             entry.announced(announced);

@@ -17,7 +17,7 @@ pub mod server;
 
 pub use self::{
     server::run,
-    source::{Figure, FigureKind, Process, Source, sample},
+    source::{Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},
 };
 

@@ -36,7 +36,7 @@ pub struct Source {
     /// Facts of the process.
     pub process: Process,
     /// Lists the members that gossip knows.
-    pub members: Box<dyn Fn() -> Arc<Vec<MemberView>> + Send + Sync>,
+    pub members: Members,
     /// Figures of other parts, such as gossip's; only `/metrics` prints them.
     pub figures: Vec<Figure>,
     /// Whether gossip is encrypted and authenticated.
@@ -65,6 +65,9 @@ impl fmt::Debug for Source {
             .finish_non_exhaustive()
     }
 }
+
+/// Lists the members that gossip knows now.
+pub type Members = Box<dyn Fn() -> Arc<Vec<MemberView>> + Send + Sync>;
 
 /// Facts of the process.
 #[derive(Debug, Clone)]
