@@ -580,7 +580,7 @@ mod tests {
     fn wrong_values_say_what_would_be_right() {
         for (flag, value, hint) in [
             ("--server", "s1", "such as s1=10.0.0.5:3000"),
-            ("--server", "s 1=a:1", "a name is made of letters"),
+            ("--server", "s/1=a:1", "a name is made of letters"),
             ("--server", "s1=a:0", "such as s1="),
             ("--server", "s1=a:1,weight=300", "from 0 to 256"),
             ("--server", "s1=a:1,wieght=3", "unknown key \"wieght\""),
@@ -590,7 +590,7 @@ mod tests {
             ("--timeout-client", "5", "such as 500ms"),
             ("--advertise", "ha", "such as 10.0.0.5"),
             ("--stats-auth", "admin", "such as admin:secret"),
-            ("--join", "", "host"),
+            ("--join", "", "HOST:PORT"),
             ("--gossip-key", "x", "tidings keygen"),
         ] {
             let err = parse(&[flag, value]).unwrap_err();

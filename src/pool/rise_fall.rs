@@ -34,7 +34,7 @@ impl Health {
     pub fn enter(&mut self, passed: bool) {
         let rise = self.thresholds.rise.get();
         self.count = match (passed, self.is_up()) {
-            (true, true) => (self.count + 1).min(self.top()),
+            (true, true) => self.top(),
             (true, false) if self.count + 1 >= rise => self.top(),
             (true, false) => self.count + 1,
             (false, true) if self.count > rise => self.count - 1,
