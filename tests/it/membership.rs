@@ -164,15 +164,21 @@ fn a_draining_server_keeps_its_users_and_gets_no_new_ones() {
     let mut user = balancer.connect();
     user.get(&["cookie: SERVERID=s1"]).unwrap();
     servers[0].agent.signal(Signal::TERM);
-    let mut drained = false;
+    let mut stays = || {
+        let answer = user.get(&["cookie: SERVERID=s1"]).unwrap();
+        assert_eq!(answer.server(), "s1");
+    };
+    eventually("s1 drains", || {
+        stays();
+        balancer
+            .servers()
+            .contains(&("s1".into(), "drain".into()))
+            .then_some(())
+    });
     for _ in 0..50 {
-        assert_eq!(user.get(&["cookie: SERVERID=s1"]).unwrap().server(), "s1");
-        if balancer.servers().contains(&("s1".into(), "drain".into())) {
-            drained = true;
-            assert_eq!(balancer.connect().get(&[]).unwrap().server(), "s2");
-        }
+        stays();
+        assert_eq!(balancer.connect().get(&[]).unwrap().server(), "s2");
     }
-    assert!(drained);
 }
 
 #[test]
