@@ -198,6 +198,56 @@ pub enum MemberEvent {
     Down(MemberId),
     /// A member said goodbye.
     Left(MemberId),
+    /// The connection that a member keeps to us, its lifeline, broke: its
+    /// process ended, or the way there did.
+    HungUp(MemberId),
+    /// What an operator last wanted of a server, here or at another balancer.
+    Wanted(Intent),
+}
+
+/// What an operator wants of a server: a record that every balancer keeps and
+/// hands on, the latest word counting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The server's service.
+    pub service: Name,
+    /// The server's name; it need not be there now.
+    pub server: Name,
+    /// What is wanted.
+    pub wish: Wish,
+    /// When, and by whom: a later one wins.
+    pub version: Version,
+}
+
+/// One thing that can be wanted of a server. Each kind is a record of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wish {
+    /// `set server … state`.
+    State(Admin),
+    /// `set server … weight`; `None` goes back to what the server announces.
+    Weight(Option<u16>),
+}
+
+/// The state that an operator puts a server in, in `HAProxy`'s words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// It takes what its health allows.
+    Ready,
+    /// It keeps its users and takes no new ones.
+    Drain,
+    /// It takes nothing.
+    Maint,
+}
+
+/// Orders what different operators want of the same server: by a hybrid
+/// logical clock, then by the node it was said at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version {
+    /// Unix milliseconds, pushed past every version seen before.
+    pub clock: u64,
+    /// The gossip address of the balancer where it was said.
+    pub writer: SocketAddr,
 }
 
 /// How a member is doing, in SWIM's words.

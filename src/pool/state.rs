@@ -182,6 +182,7 @@ impl State {
                 let left = self.members.remove(&id);
                 left.map_or_else(Vec::new, |name| self.depart(&name, now))
             }
+            Input::Member(MemberEvent::HungUp(_) | MemberEvent::Wanted(_)) => Vec::new(),
             Input::Resolved(name, addr) => self.resolved(&name, addr, now),
             Input::Probed(life, report) => {
                 self.update_life(life, now, |entry| entry.probed(report))
