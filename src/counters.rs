@@ -136,6 +136,59 @@ impl Timing {
     }
 }
 
+/// How often a duration fell below each of some bounds, as Prometheus'
+/// histograms have it.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// Not cumulative; the last is for what lies above all bounds.
+    buckets: [Counter; Self::BOUNDS.len() + 1],
+    sum: AtomicU64,
+}
+
+impl Histogram {
+    /// The upper bounds, in seconds.
+    pub const BOUNDS: [f64; 12] = [
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    ];
+
+    /// Enters a duration.
+    pub fn enter(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let above = Self::BOUNDS
+            .iter()
+            .take_while(|bound| seconds > **bound)
+            .count();
+        if let Some(bucket) = self.buckets.get(above) {
+            bucket.inc();
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.sum.fetch_add(micros, Relaxed);
+    }
+
+    /// For each bound, how many entries were not above it.
+    pub fn cumulative(&self) -> Vec<(f64, u64)> {
+        let mut total = 0;
+        Self::BOUNDS
+            .iter()
+            .zip(&self.buckets)
+            .map(|(bound, bucket)| {
+                total += bucket.get();
+                (*bound, total)
+            })
+            .collect()
+    }
+
+    /// How many entries there are.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(Counter::get).sum()
+    }
+
+    /// All entries together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum.load(Relaxed))
+    }
+}
+
 /// Everything that is counted for one row of the statistics.
 ///
 /// One type serves frontends, backends and servers; what has no meaning for a
@@ -275,6 +328,28 @@ mod tests {
         }
         assert!(timing.average() < Duration::from_millis(2));
         assert_eq!(timing.max(), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_histogram_counts_cumulatively() {
+        let histogram = Histogram::default();
+        for millis in [1, 2, 200, 60_000] {
+            histogram.enter(Duration::from_millis(millis));
+        }
+        let at = |bound| {
+            histogram
+                .cumulative()
+                .into_iter()
+                .find(|(b, _)| *b == bound)
+                .unwrap()
+                .1
+        };
+        assert_eq!(
+            (at(0.001), at(0.0025), at(0.1), at(0.25), at(5.0)),
+            (1, 2, 2, 3, 3)
+        );
+        assert_eq!(histogram.count(), 4);
+        assert_eq!(histogram.sum(), Duration::from_millis(60_203));
     }
 
     #[test]

@@ -29,6 +29,7 @@ impl Outbox {
             MemberEvent::Suspect(_) | MemberEvent::Refuted(_) => self
                 .waiting
                 .retain(|older| address(older) != addr || !is_doubt(older)),
+            MemberEvent::HungUp(_) | MemberEvent::Wanted(_) => {}
             MemberEvent::Down(_) | MemberEvent::Left(_) => {
                 self.waiting.retain(|older| address(older) != addr);
             }
@@ -59,7 +60,9 @@ fn address(event: &MemberEvent) -> SocketAddr {
         MemberEvent::Suspect(id)
         | MemberEvent::Refuted(id)
         | MemberEvent::Down(id)
-        | MemberEvent::Left(id) => id.addr,
+        | MemberEvent::Left(id)
+        | MemberEvent::HungUp(id) => id.addr,
+        MemberEvent::Wanted(intent) => intent.version.writer,
     }
 }
 

@@ -126,7 +126,7 @@ async fn keep_probing(
 fn check(plan: &Probe) -> &Check {
     match plan {
         Probe::Check { check, .. } => check,
-        Probe::Recovery => &Check::Tcp,
+        Probe::Recovery | Probe::Confirm => &Check::Tcp,
     }
 }
 
@@ -134,7 +134,7 @@ fn check(plan: &Probe) -> &Check {
 fn first_pause(plan: &Probe) -> Duration {
     match plan {
         Probe::Check { interval, .. } => (*interval).min(SPREAD).mul_f64(rand::random()),
-        Probe::Recovery => Duration::ZERO,
+        Probe::Recovery | Probe::Confirm => Duration::ZERO,
     }
 }
 
@@ -143,6 +143,8 @@ fn pause(plan: &Probe, sent: u32) -> Duration {
     match plan {
         Probe::Check { interval, .. } => *interval,
         Probe::Recovery => doubling(Duration::from_millis(100), sent.saturating_sub(1)),
+        // An agent and its app end about a millisecond apart.
+        Probe::Confirm => Duration::from_millis(10),
     }
 }
 
@@ -153,6 +155,7 @@ fn limit(plan: &Probe, sent: u32) -> Duration {
         // A host that is gone gives no answer; a long wait for it would only
         // delay the look after it has come back.
         Probe::Recovery => doubling(Duration::from_millis(250), sent),
+        Probe::Confirm => Duration::from_millis(250),
     }
 }
 

@@ -3,10 +3,13 @@
 //! One writer task owns the truth ([`state::State`], pure) and publishes an
 //! immutable [`Snapshot`]; everyone else reads the newest one without a lock.
 
+mod entry;
+mod quarantine;
 pub mod rise_fall;
 pub mod server;
 pub mod snapshot;
 pub mod state;
+pub mod timeline;
 pub mod writer;
 
 use std::sync::Arc;
@@ -18,6 +21,7 @@ pub use self::{
     server::{Server, Status},
     snapshot::Snapshot,
     state::Input,
+    timeline::Timeline,
     writer::Writer,
 };
 
@@ -26,12 +30,18 @@ pub use self::{
 pub struct Reader {
     snapshot: Arc<ArcSwap<Snapshot>>,
     generation: watch::Receiver<u64>,
+    timeline: Arc<Timeline>,
 }
 
 impl Reader {
     /// The newest snapshot.
     pub fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// What happened lately.
+    pub fn timeline(&self) -> &Arc<Timeline> {
+        &self.timeline
     }
 
     /// A reader that checks for news with one atomic load, for a worker that

@@ -33,6 +33,9 @@ pub struct Server {
     pub addr: Option<SocketAddr>,
     /// Its share of the requests, 0 to 256.
     pub weight: u16,
+    /// How much of its share it gets while it is eased in again, in percent;
+    /// `None` is all of it.
+    pub throttle: Option<u8>,
     /// Whether it may take requests.
     pub status: Status,
     /// Since when it has had this status.
@@ -103,6 +106,8 @@ pub enum Status {
     Drain,
     /// It takes no request.
     Down(Cause),
+    /// An operator has taken it out.
+    Maint,
 }
 
 /// Why a server is down.
@@ -118,6 +123,8 @@ pub enum Cause {
     Silent,
     /// Its host name does not resolve.
     Unresolved,
+    /// It is well, but has crashed too often of late.
+    Quarantine,
 }
 
 impl fmt::Display for Cause {
@@ -128,6 +135,7 @@ impl fmt::Display for Cause {
             Self::Check => "health check failed",
             Self::Silent => "no answer to gossip",
             Self::Unresolved => "its host name does not resolve",
+            Self::Quarantine => "it has crashed too often and is kept out for a while",
         })
     }
 }
@@ -153,6 +161,9 @@ pub enum Probe {
     },
     /// Connects until the server accepts again: traffic met a closed door.
     Recovery,
+    /// Connects at once, and again after some milliseconds, to see whether a
+    /// server whose connection broke is there.
+    Confirm,
 }
 
 /// What a health check does.

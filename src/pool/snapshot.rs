@@ -73,16 +73,21 @@ impl Snapshot {
 
 /// Which servers take new users, with their weights.
 ///
-/// Where none is up, those that gossip merely suspects take the traffic, and
-/// where there is none of those either, those that gossip has lost: gossip
-/// alone never empties the pool, since the balancer may be the one cut off.
+/// Where none is up, those that gossip merely suspects take the traffic, then
+/// those in quarantine, then those that gossip has lost: caution alone never
+/// empties the pool, and the balancer may itself be the one that is cut off.
 fn rotation(servers: &[Arc<Server>]) -> Vec<(u32, u16)> {
-    let tiers = [Status::Up, Status::Suspect, Status::Down(Cause::Silent)];
+    let tiers = [
+        Status::Up,
+        Status::Suspect,
+        Status::Down(Cause::Quarantine),
+        Status::Down(Cause::Silent),
+    ];
     let members_of = |tier: Status| -> Vec<(u32, u16)> {
         (0..)
             .zip(servers)
             .filter(|(_, s)| s.status == tier && s.addr.is_some() && s.weight > 0)
-            .map(|(index, server)| (index, server.weight))
+            .map(|(index, server)| (index, share(server)))
             .collect()
     };
     tiers
@@ -90,6 +95,13 @@ fn rotation(servers: &[Arc<Server>]) -> Vec<(u32, u16)> {
         .map(members_of)
         .find(|members| !members.is_empty())
         .unwrap_or_default()
+}
+
+/// A server's share in hundredths of its weight, so that a server that is
+/// eased in can have less than one of weight 1. At least one: it has a turn.
+fn share(server: &Server) -> u16 {
+    let percent = u16::from(server.throttle.unwrap_or(100));
+    (server.weight * percent).max(1)
 }
 
 /// Spreads every server's turns evenly over the round: a server with `w`

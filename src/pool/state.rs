@@ -13,14 +13,15 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    rise_fall::{Health, Thresholds},
-    server::{Cause, Check, CheckReport, FaultGate, Life, Live, Origin, Probe, Server, Status},
+    entry::{Entry, Liveness},
+    quarantine::Record,
+    rise_fall::Thresholds,
+    server::{Cause, Check, CheckReport, Life, Live, Origin, Status},
     snapshot::Snapshot,
 };
-use crate::membership::{Announcement, Member, MemberEvent, MemberId, Name, Phase, Role};
-
-/// How long a server that gossip lost stays on the page.
-const LOST_FOR: Duration = Duration::from_mins(1);
+use crate::membership::{
+    Announcement, Intent, Member, MemberEvent, MemberId, Name, Phase, Role, Wish,
+};
 
 /// How long a departed server's figures wait for its return.
 const REMEMBER_FOR: Duration = Duration::from_mins(10);
@@ -28,6 +29,14 @@ const REMEMBER_FOR: Duration = Duration::from_mins(10);
 /// How many departed servers are remembered at the most; container names may
 /// be random and never come back.
 const REMEMBER_MOST: usize = 1024;
+
+/// How long a life that was replaced may take to be found dead: longer than
+/// gossip needs.
+const SHADOW_FOR: Duration = Duration::from_secs(10);
+
+/// How many servers' crashes are remembered at the most, and how many
+/// operators' wishes: for names that are not there either may be made up.
+const RECORDS_MOST: usize = 4096;
 
 /// The most servers: with HAProxy's 4,095 for round robin as the order of
 /// magnitude, and far below what one snapshot can hold.
@@ -87,6 +96,87 @@ pub struct Event {
     pub server: Name,
     /// What happened.
     pub what: Change,
+    /// How trouble was found out, where it was.
+    pub detected: Option<Detection>,
+}
+
+/// How a server's trouble was found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detection {
+    /// The first sign of it.
+    pub sign: Sign,
+    /// From that sign to the change in the pool.
+    pub took: Duration,
+}
+
+/// A sign that a server is in trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// Its agent says so: the app ended, or does not accept.
+    Agent,
+    /// The agent's lifeline broke.
+    Lifeline,
+    /// A request met a refused or broken connection.
+    Traffic,
+    /// A check failed.
+    Check,
+    /// It did not answer gossip.
+    Gossip,
+}
+
+impl Sign {
+    /// Every sign there is.
+    pub const ALL: [Self; 5] = [
+        Self::Agent,
+        Self::Lifeline,
+        Self::Traffic,
+        Self::Check,
+        Self::Gossip,
+    ];
+
+    /// The sign as events and metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Lifeline => "lifeline",
+            Self::Traffic => "traffic",
+            Self::Check => "check",
+            Self::Gossip => "gossip",
+        }
+    }
+}
+
+impl Event {
+    fn plain(server: Name, what: Change) -> Self {
+        let detected = None;
+        Self {
+            server,
+            what,
+            detected,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.server, self.what)?;
+        match self.detected {
+            Some(Detection { sign, took }) => {
+                let millis = took.as_secs_f64() * 1000.0;
+                write!(f, ", first sign: {}, {millis:.1} ms before", sign.as_str())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a server that took traffic a moment ago ended up so by a fault of
+/// its own.
+fn is_crash(status: Status) -> bool {
+    matches!(
+        status,
+        Status::Down(Cause::Agent | Cause::Refused | Cause::Check | Cause::Silent)
+    )
 }
 
 /// What can happen to a server.
@@ -100,8 +190,29 @@ pub enum Change {
     Became(Status),
     /// It restarted, or moved to another address, under the same name.
     Replaced,
+    /// Another node of its name, which started earlier, is alive as well.
+    Clash,
     /// It was refused: the pool is full.
     Refused,
+}
+
+impl Change {
+    /// What happened, in a word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Joined(_) => "joined",
+            Self::Left => "left",
+            Self::Became(Status::Up) => "up",
+            Self::Became(Status::Suspect) => "suspect",
+            Self::Became(Status::Drain) => "drain",
+            Self::Became(Status::Maint) => "maint",
+            Self::Became(Status::Down(Cause::Quarantine)) => "quarantine",
+            Self::Became(Status::Down(_)) => "down",
+            Self::Replaced => "replaced",
+            Self::Clash => "clash",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 impl fmt::Display for Change {
@@ -109,6 +220,11 @@ impl fmt::Display for Change {
         let status = match self {
             Self::Left => return f.write_str("left"),
             Self::Replaced => return f.write_str("started anew under the same name"),
+            Self::Clash => {
+                return f.write_str(
+                    "is two nodes at once: the one that started last counts; give each its own --name",
+                );
+            }
             Self::Refused => return write!(f, "is refused: {MOST_SERVERS} servers are the most"),
             Self::Joined(status) => {
                 f.write_str("joined and ")?;
@@ -121,6 +237,7 @@ impl fmt::Display for Change {
             Status::Suspect => f.write_str("is UP, but gossip suspects it"),
             Status::Drain => f.write_str("is DRAIN: it keeps its users and takes no new ones"),
             Status::Down(cause) => write!(f, "is DOWN, reason: {cause}"),
+            Status::Maint => f.write_str("is going DOWN for maintenance"),
         }
     }
 }
@@ -134,11 +251,23 @@ pub struct State {
     members: HashMap<MemberId, Name>,
     /// Figures of servers that left, for their return.
     departed: HashMap<Name, Departed>,
+    /// Lives that were replaced under their name and may be there still.
+    shadows: HashMap<MemberId, (Name, Instant)>,
+    /// Who crashed, and how often of late; by name, whoever runs under it.
+    crashes: HashMap<Name, Record>,
+    /// What operators want, also of servers that are not there.
+    wishes: HashMap<Name, Wishes>,
     cursor: Arc<AtomicUsize>,
     generation: u64,
     next_sid: u32,
     next_life: u64,
     last_loss: Option<Instant>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Wishes {
+    state: Option<Wish>,
+    weight: Option<Wish>,
 }
 
 #[derive(Debug)]
@@ -156,6 +285,9 @@ impl State {
             entries: BTreeMap::new(),
             members: HashMap::new(),
             departed: HashMap::new(),
+            shadows: HashMap::new(),
+            crashes: HashMap::new(),
+            wishes: HashMap::new(),
             cursor: Arc::default(),
             generation: 0,
             next_sid: 1,
@@ -175,45 +307,78 @@ impl State {
     pub fn apply(&mut self, input: Input, now: Instant) -> Vec<Event> {
         match input {
             Input::Member(MemberEvent::Up(member)) => self.member_up(member, now),
-            Input::Member(MemberEvent::Suspect(id)) => self.member_is(id, Liveness::Suspect, now),
-            Input::Member(MemberEvent::Refuted(id)) => self.member_is(id, Liveness::Alive, now),
-            Input::Member(MemberEvent::Down(id)) => self.member_is(id, Liveness::Lost, now),
+            Input::Member(MemberEvent::Suspect(id)) => {
+                self.update_member(id, now, |entry| entry.alive(Liveness::Suspect, now))
+            }
+            Input::Member(MemberEvent::Refuted(id)) => {
+                self.update_member(id, now, |entry| entry.alive(Liveness::Alive, now))
+            }
+            Input::Member(
+                MemberEvent::Down(id) | MemberEvent::HungUp(id) | MemberEvent::Left(id),
+            ) if self.shadows.remove(&id).is_some() => Vec::new(),
+            Input::Member(MemberEvent::Down(id)) => {
+                self.update_member(id, now, |entry| entry.alive(Liveness::Lost, now))
+            }
             Input::Member(MemberEvent::Left(id)) => {
                 let left = self.members.remove(&id);
                 left.map_or_else(Vec::new, |name| self.depart(&name, now))
             }
-            Input::Member(MemberEvent::HungUp(_) | MemberEvent::Wanted(_)) => Vec::new(),
+            Input::Member(MemberEvent::HungUp(id)) => {
+                self.update_member(id, now, |entry| entry.hung_up(now))
+            }
+            Input::Member(MemberEvent::Wanted(intent)) => self.wanted(intent, now),
             Input::Resolved(name, addr) => self.resolved(&name, addr, now),
             Input::Probed(life, report) => {
-                self.update_life(life, now, |entry| entry.probed(report))
+                self.update_life(life, now, |entry| entry.probed(report, now))
             }
-            Input::Fault(life, fault) => self.update_life(life, now, |entry| entry.fault(fault)),
+            Input::Fault(life, fault) => {
+                self.update_life(life, now, |entry| entry.fault(fault, now))
+            }
         }
     }
 
     /// Forgets what has waited long enough. To be called at
     /// [`next_deadline`](Self::next_deadline) or any time later.
     pub fn tick(&mut self, now: Instant) -> Vec<Event> {
+        let forgotten = |entry: &Entry| entry.forget_at().is_some_and(|at| at <= now);
         let overdue: Vec<Name> = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.forget_at().is_some_and(|at| at <= now))
+            .filter(|(_, entry)| forgotten(entry))
             .map(|(name, _)| name.clone())
             .collect();
-        let events = overdue
+        let mut events: Vec<Event> = overdue
             .iter()
             .flat_map(|name| self.depart(name, now))
             .collect();
+        let changing: Vec<Name> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.changes_by_time())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in changing {
+            events.extend(self.update(&name, now, |entry| entry.ease_in(now)));
+        }
+        events.extend(self.tell_of_clashes(now));
         self.departed
             .retain(|_, departed| now < departed.at + REMEMBER_FOR);
+        self.crashes.retain(|_, record| now < record.forgotten_at());
         events
     }
 
     /// When [`tick`](Self::tick) has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let lost = self.entries.values().filter_map(Entry::forget_at);
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let lost = self
+            .entries
+            .values()
+            .filter_map(|entry| entry.next_deadline(now));
         let departed = self.departed.values().map(|d| d.at + REMEMBER_FOR);
-        lost.chain(departed).min()
+        let shadows = self
+            .shadows
+            .values()
+            .map(|(_, replaced)| *replaced + SHADOW_FOR);
+        lost.chain(departed).chain(shadows).min()
     }
 
     /// Describes the pool as it is now. Descriptions of servers that did not
@@ -244,13 +409,16 @@ impl State {
         match self.entries.get(&name).map(|entry| entry.origin) {
             _ if announced.phase == Phase::Leaving => self.goodbye(member.id, &name, now),
             Some(Origin::Gossip(known)) if known == member.id => {
-                self.update(&name, now, |entry| entry.announced(announced))
+                self.update(&name, now, |entry| entry.announced(announced, now))
             }
             // Of two lives under one name the later counts; of two nodes that
             // share a name, the one that started last.
             Some(Origin::Gossip(known)) if known.epoch > member.id.epoch => Vec::new(),
             Some(Origin::Gossip(known)) => {
                 self.members.remove(&known);
+                if self.shadows.len() < RECORDS_MOST {
+                    self.shadows.insert(known, (name.clone(), now));
+                }
                 self.replace(&name, member.id, announced, now)
             }
             // The command line is the operator's own word.
@@ -267,16 +435,23 @@ impl State {
         now: Instant,
     ) -> Vec<Event> {
         if self.entries.len() >= MOST_SERVERS {
-            let what = Change::Refused;
-            return vec![Event { server: name, what }];
+            return vec![Event::plain(name, Change::Refused)];
         }
         let (sid, live) = self.figures_for(&name);
         let life = self.begin_life();
-        let entry = Entry::from_gossip(sid, life, live, id, announced, now);
-        let what = Change::Joined(entry.status);
+        let mut entry = Entry::from_gossip(sid, life, live, id, announced, now);
+        if let Some(record) = self.crashes.get(&name) {
+            entry.keep_out(Some(record.out_until()));
+        }
+        for wish in self.wishes_for(&name) {
+            entry.wanted(wish);
+        }
         self.members.insert(id, name.clone());
         self.entries.insert(name.clone(), entry);
-        vec![Event { server: name, what }]
+        // Only now, beside the others, can it be told how it stands.
+        self.settle(&name, now);
+        let what = Change::Joined(self.entries.get(&name).map_or(Status::Up, |e| e.status));
+        vec![Event::plain(name, what)]
     }
 
     fn replace(
@@ -288,14 +463,16 @@ impl State {
     ) -> Vec<Event> {
         let life = self.begin_life();
         self.members.insert(id, name.clone());
-        let replaced = Event {
-            server: name.clone(),
-            what: Change::Replaced,
-        };
+        let replaced = Event::plain(name.clone(), Change::Replaced);
+        // Without a goodbye, the life before ended in a crash, whether or not
+        // anyone noticed in time.
+        if self.entries.get(name).is_some_and(Entry::is_able) {
+            self.enter_crash(name, now);
+        }
         let became = self.update(name, now, |entry| {
             entry.begin(life);
             entry.origin = Origin::Gossip(id);
-            entry.announced(announced);
+            entry.announced(announced, now);
         });
         [vec![replaced], became].concat()
     }
@@ -327,17 +504,32 @@ impl State {
         let (sid, live) = (entry.sid, entry.live);
         let departed = Departed { sid, live, at: now };
         self.departed.insert(name.clone(), departed);
-        vec![Event {
-            server: name.clone(),
-            what: Change::Left,
-        }]
+        vec![Event::plain(name.clone(), Change::Left)]
     }
 
-    fn member_is(&mut self, id: MemberId, liveness: Liveness, now: Instant) -> Vec<Event> {
+    fn update_member(
+        &mut self,
+        id: MemberId,
+        now: Instant,
+        change: impl FnOnce(&mut Entry),
+    ) -> Vec<Event> {
         let Some(name) = self.members.get(&id).cloned() else {
             return Vec::new();
         };
-        self.update(&name, now, |entry| entry.liveness = liveness)
+        self.update(&name, now, change)
+    }
+
+    fn wanted(&mut self, intent: Intent, now: Instant) -> Vec<Event> {
+        let known = self.wishes.contains_key(&intent.server);
+        if intent.service != self.service || (!known && self.wishes.len() >= RECORDS_MOST) {
+            return Vec::new();
+        }
+        let wishes = self.wishes.entry(intent.server.clone()).or_default();
+        match intent.wish {
+            Wish::State(_) => wishes.state = Some(intent.wish),
+            Wish::Weight(_) => wishes.weight = Some(intent.wish),
+        }
+        self.update(&intent.server, now, |entry| entry.wanted(intent.wish))
     }
 
     fn resolved(&mut self, name: &Name, addr: Option<SocketAddr>, now: Instant) -> Vec<Event> {
@@ -370,19 +562,77 @@ impl State {
             return Vec::new();
         };
         change(entry);
-        let (before, after) = (entry.status, entry.derive_status());
         entry.described = None;
+        let before = entry.status;
+        let detected = self.settle(name, now);
+        let Some(after) = self.entries.get(name).map(|entry| entry.status) else {
+            return Vec::new();
+        };
         if before == after {
             return Vec::new();
         }
-        entry.enter_status(after, now);
         if before == Status::Up {
             self.last_loss = Some(now);
+        }
+        if matches!(before, Status::Up | Status::Suspect) && is_crash(after) {
+            self.enter_crash(name, now);
         }
         vec![Event {
             server: name.clone(),
             what: Change::Became(after),
+            detected,
         }]
+    }
+
+    /// Gives a server the status that follows from what is known of it.
+    fn settle(&mut self, name: &Name, now: Instant) -> Option<Detection> {
+        let quarantined = Status::Down(Cause::Quarantine);
+        let in_quarantine = |entry: &&Entry| entry.status == quarantined;
+        let entry = self.entries.get(name)?;
+        let mut status = entry.derive_status(now);
+        if status == quarantined && entry.status != quarantined {
+            // Never more than half of those that could serve are kept out.
+            let others = || self.entries.values().filter(|other| other.sid != entry.sid);
+            let kept_out = others().filter(in_quarantine).count() + 1;
+            let able = others().filter(|other| other.is_able()).count() + 1;
+            if kept_out * 2 > able {
+                self.entries.get_mut(name)?.keep_out(None);
+                status = self.entries.get(name)?.derive_status(now);
+            }
+        }
+        let entry = self.entries.get_mut(name)?;
+        if entry.status == status {
+            return None;
+        }
+        entry.enter_status(status, now)
+    }
+
+    fn enter_crash(&mut self, name: &Name, now: Instant) {
+        let before = self.crashes.get(name).copied();
+        if before.is_none() && self.crashes.len() >= RECORDS_MOST {
+            return;
+        }
+        let record = Record::crashed(before, now);
+        self.crashes.insert(name.clone(), record);
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.keep_out(Some(record.out_until()));
+        }
+    }
+
+    /// A life that was replaced and has neither ended nor failed since then is
+    /// another node of that name.
+    fn tell_of_clashes(&mut self, now: Instant) -> Vec<Event> {
+        let overdue = self
+            .shadows
+            .extract_if(|_, (_, replaced)| now >= *replaced + SHADOW_FOR);
+        overdue
+            .map(|(_, (name, _))| Event::plain(name, Change::Clash))
+            .collect()
+    }
+
+    fn wishes_for(&self, name: &Name) -> impl Iterator<Item = Wish> + use<> {
+        let wishes = self.wishes.get(name).copied().unwrap_or_default();
+        wishes.state.into_iter().chain(wishes.weight)
     }
 
     fn figures_for(&mut self, name: &Name) -> (u32, Arc<Live>) {
@@ -400,252 +650,15 @@ impl State {
     }
 }
 
-/// All that is known of one server.
-#[derive(Debug)]
-struct Entry {
-    sid: u32,
-    life: Life,
-    origin: Origin,
-    addr: Option<SocketAddr>,
-    weight: u16,
-    phase: Phase,
-    tags: BTreeMap<String, String>,
-    liveness: Liveness,
-    plan: Option<CheckPlan>,
-    health: Option<Health>,
-    /// A connection was refused, and none has been accepted since.
-    refused: bool,
-    /// A connection broke; a probe shall tell whether the server is there.
-    doubted: bool,
-    last_check: Option<CheckReport>,
-    failed_checks: u64,
-    status: Status,
-    since: Instant,
-    downs: u64,
-    downtime: Duration,
-    live: Arc<Live>,
-    faults: Arc<FaultGate>,
-    described: Option<Arc<Server>>,
-}
-
-/// What gossip thinks of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Liveness {
-    Alive,
-    Suspect,
-    Lost,
-}
-
-impl Entry {
-    fn from_command_line(
-        sid: u32,
-        life: Life,
-        live: Arc<Live>,
-        server: &StaticServer,
-        now: Instant,
-    ) -> Self {
-        let mut entry = Self {
-            sid,
-            life,
-            origin: Origin::Static,
-            addr: server.target.parse().ok(),
-            weight: server.weight,
-            phase: Phase::Ready,
-            tags: BTreeMap::new(),
-            liveness: Liveness::Alive,
-            health: server
-                .check
-                .as_ref()
-                .map(|plan| Health::unproven(plan.thresholds)),
-            plan: server.check.clone(),
-            refused: false,
-            doubted: false,
-            last_check: None,
-            failed_checks: 0,
-            status: Status::Up,
-            since: now,
-            downs: 0,
-            downtime: Duration::ZERO,
-            live,
-            faults: Arc::default(),
-            described: None,
-        };
-        entry.status = entry.derive_status();
-        entry
-    }
-
-    fn from_gossip(
-        sid: u32,
-        life: Life,
-        live: Arc<Live>,
-        id: MemberId,
-        announced: Announcement,
-        now: Instant,
-    ) -> Self {
-        let mut entry = Self {
-            sid,
-            life,
-            origin: Origin::Gossip(id),
-            addr: Some(announced.addr),
-            weight: announced.weight,
-            phase: announced.phase,
-            tags: announced.tags,
-            liveness: Liveness::Alive,
-            plan: None,
-            health: None,
-            refused: false,
-            doubted: false,
-            last_check: None,
-            failed_checks: 0,
-            status: Status::Up,
-            since: now,
-            downs: 0,
-            downtime: Duration::ZERO,
-            live,
-            faults: Arc::default(),
-            described: None,
-        };
-        entry.status = entry.derive_status();
-        entry
-    }
-
-    /// Another life begins: what was met in the one before is about the past.
-    fn begin(&mut self, life: Life) {
-        self.life = life;
-        self.refused = false;
-        self.doubted = false;
-        self.faults = Arc::default();
-    }
-
-    fn announced(&mut self, announced: Announcement) {
-        // The app has just been seen to accept; what traffic met before that
-        // is about the past.
-        if announced.phase == Phase::Ready && self.phase != Phase::Ready {
-            self.refused = false;
-        }
-        self.liveness = Liveness::Alive;
-        self.addr = Some(announced.addr);
-        self.weight = announced.weight;
-        self.phase = announced.phase;
-        self.tags = announced.tags;
-    }
-
-    fn probed(&mut self, report: CheckReport) {
-        let passed = report.code.passed();
-        if let Some(health) = &mut self.health {
-            if health.is_up() && !passed {
-                self.failed_checks += 1;
-            }
-            health.enter(passed);
-            self.refused &= !health.is_up();
-        } else {
-            self.refused = !passed;
-        }
-        self.doubted = false;
-        self.last_check = Some(report);
-        self.faults.release();
-    }
-
-    fn fault(&mut self, fault: Fault) {
-        match fault {
-            Fault::Refused => {
-                self.refused = true;
-                if let Some(health) = &mut self.health {
-                    health.fail();
-                }
-            }
-            Fault::Broken => self.doubted = true,
-        }
-        self.faults.release();
-    }
-
-    fn derive_status(&self) -> Status {
-        let unhealthy = self.health.is_some_and(|health| !health.is_up());
-        match (self.phase, self.liveness) {
-            _ if self.addr.is_none() => Status::Down(Cause::Unresolved),
-            (Phase::Down | Phase::Leaving, _) => Status::Down(Cause::Agent),
-            _ if self.refused => Status::Down(Cause::Refused),
-            _ if unhealthy => Status::Down(Cause::Check),
-            (_, Liveness::Lost) => Status::Down(Cause::Silent),
-            (Phase::Draining, _) => Status::Drain,
-            (Phase::Ready, Liveness::Suspect) => Status::Suspect,
-            (Phase::Ready, Liveness::Alive) => Status::Up,
-        }
-    }
-
-    fn enter_status(&mut self, status: Status, now: Instant) {
-        match (self.status, status) {
-            (Status::Down(_), Status::Down(_)) => {}
-            (Status::Down(_), _) => self.downtime += now.saturating_duration_since(self.since),
-            (_, Status::Down(_)) => self.downs += 1,
-            _ => {}
-        }
-        let still_down = matches!((self.status, status), (Status::Down(_), Status::Down(_)));
-        if !still_down {
-            self.since = now;
-        }
-        self.status = status;
-    }
-
-    fn forget_at(&self) -> Option<Instant> {
-        (self.status == Status::Down(Cause::Silent) || self.liveness == Liveness::Lost)
-            .then(|| self.since + LOST_FOR)
-    }
-
-    /// What is to be probed. A server with a check of its own has its check,
-    /// more often while the verdict is open; any other only after a fault.
-    fn probe(&self) -> Option<Probe> {
-        /// `HAProxy` calls it `fastinter`.
-        const FAST: Duration = Duration::from_millis(500);
-        match (&self.plan, self.health) {
-            (Some(plan), Some(health)) => {
-                let settled = !(self.refused || self.doubted || health.in_transition());
-                let interval = if settled {
-                    plan.interval
-                } else {
-                    plan.interval.min(FAST)
-                };
-                let check = plan.check.clone();
-                Some(Probe::Check { check, interval })
-            }
-            _ => (self.refused || self.doubted).then_some(Probe::Recovery),
-        }
-    }
-
-    fn describe(&mut self, name: &Name) -> Arc<Server> {
-        if let Some(described) = &self.described {
-            return Arc::clone(described);
-        }
-        let server = Arc::new(Server {
-            sid: self.sid,
-            life: self.life,
-            name: name.clone(),
-            addr: self.addr,
-            weight: self.weight,
-            status: self.status,
-            since: self.since,
-            origin: self.origin,
-            tags: self.tags.clone(),
-            probe: self.probe(),
-            health: self.health,
-            last_check: self.last_check.clone(),
-            failed_checks: self.failed_checks,
-            downs: self.downs,
-            downtime: self.downtime,
-            live: Arc::clone(&self.live),
-            faults: Arc::clone(&self.faults),
-        });
-        self.described = Some(Arc::clone(&server));
-        server
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{membership::Meta, pool::server::CheckCode};
+    use crate::{
+        membership::{Admin, Meta},
+        pool::server::{CheckCode, Probe, Server},
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -893,7 +906,7 @@ mod tests {
         pool.up("s1", 1, Phase::Ready);
         let life = pool.server("s1").life;
         assert_eq!(pool.apply(Input::Fault(life, Fault::Broken)), []);
-        assert_eq!(pool.server("s1").probe, Some(Probe::Recovery));
+        assert_eq!(pool.server("s1").probe, Some(Probe::Confirm));
         let changes = pool.apply(Input::Probed(life, report(CheckCode::L4Connection)));
         assert_eq!(changes, [Change::Became(Status::Down(Cause::Refused))]);
     }
@@ -1002,6 +1015,181 @@ mod tests {
         let before = pool.server("s1");
         pool.up("s2", 1, Phase::Ready);
         assert!(Arc::ptr_eq(&before, &pool.server("s1")));
+    }
+
+    fn wanted(server: &str, wish: Wish) -> Input {
+        let version = crate::membership::Version {
+            clock: 1,
+            writer: "127.0.0.9:7946".parse().unwrap(),
+        };
+        let intent = Intent {
+            service: "nodes".parse().unwrap(),
+            server: server.parse().unwrap(),
+            wish,
+            version,
+        };
+        Input::Member(MemberEvent::Wanted(intent))
+    }
+
+    #[test]
+    fn an_operator_takes_a_server_out_drains_it_and_gives_it_back() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.up("s2", 1, Phase::Ready);
+        let maint = pool.apply(wanted("s1", Wish::State(Admin::Maint)));
+        assert_eq!(maint, [Change::Became(Status::Maint)]);
+        assert_eq!(pool.rotation(), ["s2"]);
+        assert!(!pool.server("s1").keeps_users());
+        pool.apply(wanted("s1", Wish::State(Admin::Drain)));
+        assert!(pool.server("s1").keeps_users());
+        assert_eq!(pool.rotation(), ["s2"]);
+        pool.apply(wanted("s1", Wish::State(Admin::Ready)));
+        assert_eq!(pool.rotation(), ["s1", "s2"]);
+    }
+
+    #[test]
+    fn a_wish_waits_for_its_server_and_outlives_it() {
+        let mut pool = Pool::new(Vec::new());
+        pool.apply(wanted("s1", Wish::State(Admin::Drain)));
+        pool.apply(wanted("s1", Wish::Weight(Some(7))));
+        for epoch in 1..3 {
+            pool.up("s1", epoch, Phase::Ready);
+            let server = pool.server("s1");
+            assert_eq!((server.status, server.weight), (Status::Drain, 7));
+            pool.apply(Input::Member(MemberEvent::Left(id("s1", epoch))));
+        }
+        pool.apply(wanted("s1", Wish::Weight(None)));
+        pool.up("s1", 3, Phase::Ready);
+        assert_eq!(pool.server("s1").weight, 1);
+    }
+
+    #[test]
+    fn a_lifeline_that_breaks_is_looked_into_before_it_is_believed() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let life = pool.server("s1").life;
+        let hung_up = Input::Member(MemberEvent::HungUp(id("s1", 1)));
+        assert_eq!(pool.apply(hung_up.clone()), []);
+        assert_eq!(pool.server("s1").probe, Some(Probe::Confirm));
+        // The app outlives its agent by a moment; one look is not enough.
+        pool.apply(Input::Probed(life, report(CheckCode::L4Ok)));
+        assert_eq!(pool.server("s1").probe, Some(Probe::Confirm));
+        pool.now += Duration::from_millis(20);
+        let refused = Input::Probed(life, report(CheckCode::L4Connection));
+        let events = pool.state.apply(refused, pool.now);
+        assert_eq!(events[0].what, Change::Became(Status::Down(Cause::Refused)));
+        let took = Duration::from_millis(20);
+        let sign = Sign::Lifeline;
+        assert_eq!(events[0].detected, Some(Detection { sign, took }));
+    }
+
+    #[test]
+    fn an_app_that_outlives_its_agents_lifeline_stays() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let life = pool.server("s1").life;
+        pool.apply(Input::Member(MemberEvent::HungUp(id("s1", 1))));
+        for _ in 0..6 {
+            assert_eq!(pool.apply(Input::Probed(life, report(CheckCode::L4Ok))), []);
+        }
+        assert_eq!(pool.server("s1").probe, None);
+        assert_eq!(pool.status("s1"), Status::Up);
+    }
+
+    /// Lets s1 crash and its app come back, and says when it is up again.
+    fn crash(pool: &mut Pool) -> Duration {
+        pool.up("s1", 1, Phase::Down);
+        let down = pool.now;
+        pool.up("s1", 1, Phase::Ready);
+        while pool.status("s1") != Status::Up {
+            assert_eq!(pool.status("s1"), Status::Down(Cause::Quarantine));
+            let next = pool.state.next_deadline(pool.now).unwrap();
+            pool.after(next - pool.now);
+        }
+        pool.now - down
+    }
+
+    #[test]
+    fn a_server_that_keeps_crashing_is_kept_out_for_longer_and_eased_in() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.up("s2", 1, Phase::Ready);
+        let out: Vec<u64> = (0..4).map(|_| crash(&mut pool).as_secs()).collect();
+        assert_eq!(out, [0, 1, 2, 4]);
+        assert_eq!(pool.server("s1").throttle, Some(25));
+        let share = pool.rotation().iter().filter(|name| *name == "s1").count();
+        assert_eq!((share, pool.rotation().len()), (1, 5));
+        pool.after(10 * SECOND);
+        assert_eq!(pool.server("s1").throttle, None);
+        assert_eq!(pool.rotation(), ["s1", "s2"]);
+    }
+
+    #[test]
+    fn a_new_container_does_not_wipe_the_record() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s2", 9, Phase::Ready);
+        for epoch in 1..4 {
+            pool.up("s1", epoch, Phase::Ready);
+        }
+        // Replaced twice without a goodbye: two crashes.
+        assert_eq!(pool.status("s1"), Status::Down(Cause::Quarantine));
+    }
+
+    #[test]
+    fn a_graceful_restart_is_no_crash() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s2", 9, Phase::Ready);
+        for epoch in 1..9 {
+            pool.up("s1", epoch, Phase::Ready);
+            assert_eq!(pool.status("s1"), Status::Up);
+            pool.up("s1", epoch, Phase::Draining);
+            pool.up("s1", epoch, Phase::Leaving);
+        }
+    }
+
+    #[test]
+    fn quarantine_takes_no_more_than_half_of_the_pool() {
+        let mut pool = Pool::new(Vec::new());
+        for name in ["s1", "s2", "s3"] {
+            pool.up(name, 1, Phase::Ready);
+        }
+        for _ in 0..3 {
+            for name in ["s1", "s2", "s3"] {
+                pool.up(name, 1, Phase::Down);
+                pool.up(name, 1, Phase::Ready);
+            }
+        }
+        let snapshot = pool.state.snapshot();
+        let kept_out = |server: &&Arc<Server>| server.status == Status::Down(Cause::Quarantine);
+        assert_eq!(snapshot.servers.iter().filter(kept_out).count(), 1);
+    }
+
+    #[test]
+    fn with_nobody_else_left_a_quarantined_server_serves() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.up("s2", 1, Phase::Ready);
+        crash(&mut pool);
+        pool.up("s1", 1, Phase::Down);
+        pool.up("s1", 1, Phase::Ready);
+        assert_eq!(pool.rotation(), ["s2"]);
+        pool.up("s2", 1, Phase::Down);
+        assert_eq!(pool.rotation(), ["s1"]);
+    }
+
+    #[test]
+    fn two_nodes_of_one_name_are_told_of_and_a_mere_restart_is_not() {
+        for (dies, expected) in [(true, vec![]), (false, vec![Change::Clash])] {
+            let mut pool = Pool::new(Vec::new());
+            pool.up("s1", 1, Phase::Ready);
+            let mut other = member("s1", 2, Phase::Ready);
+            other.id.addr = "127.0.0.9:7946".parse().unwrap();
+            pool.apply(Input::Member(MemberEvent::Up(other)));
+            if dies {
+                assert_eq!(pool.apply(down(id("s1", 1))), []);
+            }
+            assert_eq!(pool.after(10 * SECOND), expected);
+        }
     }
 
     fn any_input() -> impl Strategy<Value = Input> {

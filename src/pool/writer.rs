@@ -13,6 +13,7 @@ use tracing::info;
 use super::{
     Reader,
     state::{Event, Input, State},
+    timeline::Timeline,
 };
 
 /// Inputs that come within this time share one snapshot: a hundred agents
@@ -32,6 +33,7 @@ pub struct Writer {
     inputs: mpsc::Receiver<Input>,
     snapshot: Arc<ArcSwap<super::Snapshot>>,
     generation: watch::Sender<u64>,
+    timeline: Arc<Timeline>,
 }
 
 impl Writer {
@@ -42,9 +44,11 @@ impl Writer {
         let first = state.snapshot();
         let (generation, seen) = watch::channel(first.generation);
         let snapshot = Arc::new(ArcSwap::from_pointee(first));
+        let timeline = Arc::<Timeline>::default();
         let reader = Reader {
             snapshot: Arc::clone(&snapshot),
             generation: seen,
+            timeline: Arc::clone(&timeline),
         };
         let writer = Self {
             state,
@@ -52,6 +56,7 @@ impl Writer {
             inputs,
             snapshot,
             generation,
+            timeline,
         };
         (writer, sender, reader)
     }
@@ -60,7 +65,7 @@ impl Writer {
     pub async fn run(mut self) {
         let mut batch = Vec::new();
         loop {
-            let deadline = self.state.next_deadline();
+            let deadline = self.state.next_deadline(Instant::now());
             tokio::select! {
                 received = self.inputs.recv_many(&mut batch, QUEUE) => {
                     if received == 0 {
@@ -72,7 +77,7 @@ impl Writer {
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     let events = self.state.tick(Instant::now());
-                    self.report(&events);
+                    self.report(events);
                     self.publish();
                 }
             }
@@ -83,7 +88,7 @@ impl Writer {
         let now = Instant::now();
         for input in batch.drain(..) {
             let events = self.state.apply(input, now);
-            self.report(&events);
+            self.report(events);
         }
     }
 
@@ -95,9 +100,10 @@ impl Writer {
         self.generation.send_replace(generation);
     }
 
-    fn report(&self, events: &[Event]) {
-        for Event { server, what } in events {
-            info!("Server {}/{server} {what}", self.service);
+    fn report(&self, events: Vec<Event>) {
+        for event in events {
+            info!("Server {}/{event}", self.service);
+            self.timeline.add(event);
         }
     }
 }

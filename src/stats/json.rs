@@ -135,6 +135,7 @@ fn status(status: Status) -> &'static str {
         Status::Suspect => "suspect",
         Status::Drain => "drain",
         Status::Down(_) => "down",
+        Status::Maint => "maint",
     }
 }
 

@@ -240,6 +240,7 @@ fn states_of(kind: Kind) -> &'static [&'static str] {
 fn state(status: RowStatus) -> &'static str {
     match status {
         RowStatus::Drain => "DRAIN",
+        RowStatus::Maint => "MAINT",
         RowStatus::Stop => "DOWN",
         _ if status.is_down() => "DOWN",
         _ => "UP",

@@ -296,6 +296,8 @@ pub enum RowStatus {
     GoingUp(u16, u16),
     /// Keeps its users and takes no new ones.
     Drain,
+    /// Taken out by an operator.
+    Maint,
     /// In use, and nobody checks it.
     NoCheck,
 }
@@ -314,6 +316,7 @@ impl RowStatus {
             (Status::Down(Cause::Agent), _) => Self::DownByAgent,
             (Status::Down(_), Some((n, rise))) if failing => Self::GoingUp(n, rise),
             (Status::Down(_), _) => Self::Down,
+            (Status::Maint, _) => Self::Maint,
         }
     }
 
@@ -334,6 +337,7 @@ impl fmt::Display for RowStatus {
             Self::DownByAgent => f.write_str("DOWN (agent)"),
             Self::GoingUp(n, rise) => write!(f, "DOWN {n}/{rise}"),
             Self::Drain => f.write_str("DRAIN"),
+            Self::Maint => f.write_str("MAINT"),
             Self::NoCheck => f.write_str("no check"),
         }
     }
@@ -449,7 +453,7 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
 
 fn reason(status: Status) -> Option<String> {
     match status {
-        Status::Up | Status::Drain => None,
+        Status::Up | Status::Drain | Status::Maint => None,
         Status::Suspect => Some("gossip suspects it".into()),
         // The log's wording has a comma and quotes, which a cell must not.
         Status::Down(Cause::Refused) => Some("connection refused".into()),

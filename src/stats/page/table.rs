@@ -250,6 +250,7 @@ fn class(row: &StatRow) -> &'static str {
         (Kind::Server, RowStatus::Down | RowStatus::DownByAgent) => "active_down",
         (Kind::Server, RowStatus::GoingUp(..)) => "active_going_up",
         (Kind::Server, RowStatus::Drain) => "active_draining",
+        (Kind::Server, RowStatus::Maint) => "maintain",
         (Kind::Server, RowStatus::NoCheck) => "active_no_check",
         (Kind::Server, RowStatus::Up | RowStatus::Open | RowStatus::Stop) => "active_up",
     }

@@ -1,0 +1,384 @@
+//! All that is known of one server, and what follows from it. Pure.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    quarantine,
+    rise_fall::Health,
+    server::{Cause, CheckReport, FaultGate, Life, Live, Origin, Probe, Server, Status},
+    state::{CheckPlan, Detection, Fault, Sign, StaticServer},
+};
+use crate::membership::{Admin, Announcement, MemberId, Name, Phase, Wish};
+
+/// How long a server that gossip lost stays on the page.
+const LOST_FOR: Duration = Duration::from_mins(1);
+
+/// How many connections a server must accept after its lifeline broke before
+/// it is believed to be there: with 10 ms from one to the next, long enough
+/// for an app that is dying with its agent to be gone.
+const LOOKS_AFTER_HANG_UP: u8 = 6;
+
+/// All that is known of one server.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) sid: u32,
+    pub(super) life: Life,
+    pub(super) origin: Origin,
+    pub(super) addr: Option<SocketAddr>,
+    weight: u16,
+    phase: Phase,
+    tags: BTreeMap<String, String>,
+    pub(super) liveness: Liveness,
+    plan: Option<CheckPlan>,
+    health: Option<Health>,
+    /// What an operator wants of it.
+    admin: Admin,
+    weight_wanted: Option<u16>,
+    /// A connection was refused, and none has been accepted since.
+    refused: bool,
+    /// A connection broke; so many probes must pass for the server to be
+    /// believed to be there.
+    doubts: u8,
+    /// It has crashed too often, and is kept out until then.
+    kept_out_until: Option<Instant>,
+    /// Since when it is eased in again, and how much of its share it gets.
+    eased_in_since: Option<Instant>,
+    throttle: Option<u8>,
+    /// The first sign of its present trouble.
+    first_sign: Option<(Sign, Instant)>,
+    last_check: Option<CheckReport>,
+    failed_checks: u64,
+    pub(super) status: Status,
+    since: Instant,
+    downs: u64,
+    downtime: Duration,
+    pub(super) live: Arc<Live>,
+    faults: Arc<FaultGate>,
+    pub(super) described: Option<Arc<Server>>,
+}
+
+/// What gossip thinks of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Liveness {
+    Alive,
+    Suspect,
+    Lost,
+}
+
+impl Entry {
+    pub(super) fn from_command_line(
+        sid: u32,
+        life: Life,
+        live: Arc<Live>,
+        server: &StaticServer,
+        now: Instant,
+    ) -> Self {
+        let mut entry = Self {
+            sid,
+            life,
+            origin: Origin::Static,
+            addr: server.target.parse().ok(),
+            weight: server.weight,
+            phase: Phase::Ready,
+            tags: BTreeMap::new(),
+            liveness: Liveness::Alive,
+            health: server
+                .check
+                .as_ref()
+                .map(|plan| Health::unproven(plan.thresholds)),
+            plan: server.check.clone(),
+            admin: Admin::Ready,
+            weight_wanted: None,
+            refused: false,
+            doubts: 0,
+            kept_out_until: None,
+            eased_in_since: None,
+            throttle: None,
+            first_sign: None,
+            last_check: None,
+            failed_checks: 0,
+            status: Status::Up,
+            since: now,
+            downs: 0,
+            downtime: Duration::ZERO,
+            live,
+            faults: Arc::default(),
+            described: None,
+        };
+        entry.status = entry.derive_status(now);
+        entry
+    }
+
+    pub(super) fn from_gossip(
+        sid: u32,
+        life: Life,
+        live: Arc<Live>,
+        id: MemberId,
+        announced: Announcement,
+        now: Instant,
+    ) -> Self {
+        let mut entry = Self {
+            sid,
+            life,
+            origin: Origin::Gossip(id),
+            addr: Some(announced.addr),
+            weight: announced.weight,
+            phase: announced.phase,
+            tags: announced.tags,
+            liveness: Liveness::Alive,
+            plan: None,
+            health: None,
+            admin: Admin::Ready,
+            weight_wanted: None,
+            refused: false,
+            doubts: 0,
+            kept_out_until: None,
+            eased_in_since: None,
+            throttle: None,
+            first_sign: None,
+            last_check: None,
+            failed_checks: 0,
+            status: Status::Up,
+            since: now,
+            downs: 0,
+            downtime: Duration::ZERO,
+            live,
+            faults: Arc::default(),
+            described: None,
+        };
+        entry.status = entry.derive_status(now);
+        entry
+    }
+
+    /// Another life begins: what was met in the one before is about the past.
+    pub(super) fn begin(&mut self, life: Life) {
+        self.life = life;
+        self.refused = false;
+        self.doubts = 0;
+        self.first_sign = None;
+        self.faults = Arc::default();
+    }
+
+    pub(super) fn announced(&mut self, announced: Announcement, now: Instant) {
+        // The app has just been seen to accept; what traffic met before that
+        // is about the past.
+        if announced.phase == Phase::Ready && self.phase != Phase::Ready {
+            self.refused = false;
+        }
+        if announced.phase == Phase::Down {
+            self.note(Sign::Agent, now);
+        }
+        self.liveness = Liveness::Alive;
+        self.addr = Some(announced.addr);
+        self.weight = announced.weight;
+        self.phase = announced.phase;
+        self.tags = announced.tags;
+    }
+
+    /// What gossip thinks of its agent.
+    pub(super) fn alive(&mut self, liveness: Liveness, now: Instant) {
+        self.liveness = liveness;
+        match liveness {
+            Liveness::Alive => {}
+            Liveness::Suspect | Liveness::Lost => self.note(Sign::Gossip, now),
+        }
+    }
+
+    /// Its agent's lifeline broke.
+    pub(super) fn hung_up(&mut self, now: Instant) {
+        self.note(Sign::Lifeline, now);
+        self.doubts = LOOKS_AFTER_HANG_UP;
+    }
+
+    /// An operator wants something of it.
+    pub(super) fn wanted(&mut self, wish: Wish) {
+        match wish {
+            Wish::State(admin) => self.admin = admin,
+            Wish::Weight(weight) => self.weight_wanted = weight,
+        }
+    }
+
+    pub(super) fn probed(&mut self, report: CheckReport, now: Instant) {
+        let passed = report.code.passed();
+        if !passed {
+            self.note(Sign::Check, now);
+        }
+        if let Some(health) = &mut self.health {
+            if health.is_up() && !passed {
+                self.failed_checks += 1;
+            }
+            health.enter(passed);
+            self.refused &= !health.is_up();
+        } else {
+            self.refused = !passed;
+        }
+        self.doubts = if passed {
+            self.doubts.saturating_sub(1)
+        } else {
+            0
+        };
+        self.last_check = Some(report);
+        self.faults.release();
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault, now: Instant) {
+        self.note(Sign::Traffic, now);
+        match fault {
+            Fault::Refused => {
+                self.refused = true;
+                if let Some(health) = &mut self.health {
+                    health.fail();
+                }
+            }
+            Fault::Broken => self.doubts = self.doubts.max(1),
+        }
+        self.faults.release();
+    }
+
+    /// Keeps it out until then, once it is well again.
+    pub(super) fn keep_out(&mut self, until: Option<Instant>) {
+        self.kept_out_until = until;
+    }
+
+    /// Whether it would take requests if it were not kept out.
+    pub(super) fn is_able(&self) -> bool {
+        let quarantined = Status::Down(Cause::Quarantine);
+        [Status::Up, Status::Suspect, quarantined].contains(&self.status)
+    }
+
+    fn note(&mut self, sign: Sign, now: Instant) {
+        self.first_sign.get_or_insert((sign, now));
+    }
+
+    pub(super) fn derive_status(&self, now: Instant) -> Status {
+        let unhealthy = self.health.is_some_and(|health| !health.is_up());
+        let kept_out = self.kept_out_until.is_some_and(|until| now < until);
+        match (self.phase, self.liveness) {
+            _ if self.admin == Admin::Maint => Status::Maint,
+            _ if self.addr.is_none() => Status::Down(Cause::Unresolved),
+            (Phase::Down | Phase::Leaving, _) => Status::Down(Cause::Agent),
+            _ if self.refused => Status::Down(Cause::Refused),
+            _ if unhealthy => Status::Down(Cause::Check),
+            (_, Liveness::Lost) => Status::Down(Cause::Silent),
+            _ if self.admin == Admin::Drain => Status::Drain,
+            (Phase::Draining, _) => Status::Drain,
+            _ if kept_out => Status::Down(Cause::Quarantine),
+            (Phase::Ready, Liveness::Suspect) => Status::Suspect,
+            (Phase::Ready, Liveness::Alive) => Status::Up,
+        }
+    }
+
+    /// Takes the status on, and says how its trouble was found out if this is
+    /// the end of that.
+    pub(super) fn enter_status(&mut self, status: Status, now: Instant) -> Option<Detection> {
+        let before = std::mem::replace(&mut self.status, status);
+        let detected = match (before, status) {
+            (Status::Down(_), Status::Down(_)) => None,
+            (_, Status::Down(_)) => {
+                self.downs += 1;
+                self.first_sign.map(|(sign, at)| Detection {
+                    sign,
+                    took: now - at,
+                })
+            }
+            _ => None,
+        };
+        if let Status::Down(_) = before {
+            self.downtime += now.saturating_duration_since(self.since);
+        }
+        if before == Status::Down(Cause::Quarantine) && status == Status::Up {
+            self.eased_in_since = Some(now);
+            self.ease_in(now);
+        }
+        if status == Status::Up && self.doubts == 0 {
+            self.first_sign = None;
+        }
+        self.since = now;
+        detected
+    }
+
+    /// Whether time alone changes it.
+    pub(super) fn changes_by_time(&self) -> bool {
+        self.kept_out_until.is_some() || self.eased_in_since.is_some()
+    }
+
+    /// When time alone changes something: it is let in, or gets more of its
+    /// share, or is forgotten.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let let_in = self.kept_out_until.filter(|until| now < *until);
+        let more = self
+            .eased_in_since
+            .and_then(|since| quarantine::ramp(since, now));
+        let more = more.map(|(_, next)| next);
+        [let_in, more, self.forget_at()].into_iter().flatten().min()
+    }
+
+    /// Gives it as much of its share as it has earned by now.
+    pub(super) fn ease_in(&mut self, now: Instant) {
+        self.kept_out_until = self.kept_out_until.filter(|until| now < *until);
+        let Some(since) = self.eased_in_since else {
+            return;
+        };
+        self.throttle = quarantine::ramp(since, now).map(|(percent, _)| percent);
+        if self.throttle.is_none() {
+            self.eased_in_since = None;
+        }
+        self.described = None;
+    }
+
+    pub(super) fn forget_at(&self) -> Option<Instant> {
+        (self.status == Status::Down(Cause::Silent) || self.liveness == Liveness::Lost)
+            .then(|| self.since + LOST_FOR)
+    }
+
+    /// What is to be probed. A server with a check of its own has its check,
+    /// more often while the verdict is open; any other only after a fault.
+    fn probe(&self) -> Option<Probe> {
+        /// `HAProxy` calls it `fastinter`.
+        const FAST: Duration = Duration::from_millis(500);
+        match (&self.plan, self.health) {
+            (Some(plan), Some(health)) => {
+                let settled = !(self.refused || self.doubts > 0 || health.in_transition());
+                let interval = if settled {
+                    plan.interval
+                } else {
+                    plan.interval.min(FAST)
+                };
+                let check = plan.check.clone();
+                Some(Probe::Check { check, interval })
+            }
+            _ if self.refused => Some(Probe::Recovery),
+            _ => (self.doubts > 0).then_some(Probe::Confirm),
+        }
+    }
+
+    pub(super) fn describe(&mut self, name: &Name) -> Arc<Server> {
+        if let Some(described) = &self.described {
+            return Arc::clone(described);
+        }
+        let server = Arc::new(Server {
+            sid: self.sid,
+            life: self.life,
+            name: name.clone(),
+            addr: self.addr,
+            weight: self.weight_wanted.unwrap_or(self.weight),
+            throttle: self.throttle,
+            status: self.status,
+            since: self.since,
+            origin: self.origin,
+            tags: self.tags.clone(),
+            probe: self.probe(),
+            health: self.health,
+            last_check: self.last_check.clone(),
+            failed_checks: self.failed_checks,
+            downs: self.downs,
+            downtime: self.downtime,
+            live: Arc::clone(&self.live),
+            faults: Arc::clone(&self.faults),
+        });
+        self.described = Some(Arc::clone(&server));
+        server
+    }
+}
