@@ -221,6 +221,11 @@ pub struct Counters {
     pub retries: Counter,
     /// Retries that went to another server (`wredis`).
     pub redispatches: Counter,
+    /// Requests that were taken away from the server because it was given up
+    /// while they waited for it.
+    pub rescues: Counter,
+    /// Tunnels that were closed because the server left.
+    pub tunnels_closed: Counter,
     /// Exchanges the client gave up on (`cli_abrt`).
     pub client_aborts: Counter,
     /// Exchanges the server broke off after its response began (`srv_abrt`).

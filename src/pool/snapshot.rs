@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::server::{Cause, Server, Status};
+use super::server::{Cause, Life, Server, Status};
 
 /// The most places a weighted schedule has: 256 servers of wholly different
 /// weights fit without rounding, and it stays within a CPU's second cache.
@@ -63,6 +63,12 @@ impl Snapshot {
     /// The server at a place of the schedule.
     pub fn get(&self, index: u32) -> Option<&Arc<Server>> {
         self.servers.get(index as usize)
+    }
+
+    /// Whether requests without a cookie are given to that server.
+    pub fn in_rotation(&self, life: Life) -> bool {
+        let mut there = self.schedule.iter().filter_map(|index| self.get(*index));
+        there.any(|server| server.life == life)
     }
 
     /// Whether any server can be given a request.

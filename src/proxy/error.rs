@@ -129,6 +129,8 @@ impl Termination {
     pub(super) const CLIENT_GONE_IN_DATA: Self = Self(*b"CD");
     /// The server broke off its response.
     pub(super) const SERVER_GONE_IN_DATA: Self = Self(*b"SD");
+    /// The server left, and its tunnel was closed.
+    pub(super) const SERVER_LEFT: Self = Self(*b"DD");
     /// The server stalled in the middle of its response.
     pub(super) const SERVER_STALLED_IN_DATA: Self = Self(*b"sD");
 

@@ -183,6 +183,14 @@ impl Exchange {
         self.status = Some(error.status());
     }
 
+    /// The exchange was a tunnel, closed because its server left.
+    pub(super) fn count_closed_tunnel(&self) {
+        if let Some(server) = &self.server {
+            server.live.counters.tunnels_closed.inc();
+        }
+        self.worker.totals.backend.tunnels_closed.inc();
+    }
+
     /// The exchange ended in this way.
     pub(super) fn finish(&mut self, termination: Termination) {
         self.termination = termination;

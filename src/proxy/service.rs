@@ -247,7 +247,7 @@ impl Attempts<'_> {
         for counters in [backend, &server.live.counters] {
             match failure.kind {
                 FailureKind::Refused | FailureKind::ConnectTimeout => counters.connect_errors.inc(),
-                FailureKind::Broken | FailureKind::ResponseTimeout => {
+                FailureKind::Broken | FailureKind::ResponseTimeout | FailureKind::Abandoned => {
                     counters.response_errors.inc();
                 }
             }
@@ -255,7 +255,8 @@ impl Attempts<'_> {
         match failure.kind {
             FailureKind::Refused => self.worker.report(server, Fault::Refused),
             FailureKind::Broken => self.worker.report(server, Fault::Broken),
-            FailureKind::ConnectTimeout | FailureKind::ResponseTimeout => {}
+            FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::Abandoned => {
+            }
         }
         // An idle connection that turns out to be closed is no fault of the
         // server's: it may well be the only one there is.
@@ -293,7 +294,7 @@ impl From<FailureKind> for Error {
         match kind {
             FailureKind::Refused => Self::ConnectFailed,
             FailureKind::ConnectTimeout => Self::ConnectTimeout,
-            FailureKind::Broken => Self::BadResponse,
+            FailureKind::Broken | FailureKind::Abandoned => Self::BadResponse,
             FailureKind::ResponseTimeout => Self::ResponseTimeout,
         }
     }
@@ -338,7 +339,8 @@ impl Forwarded {
         }
         exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE));
         let body = if let Some(upgraded) = upgraded {
-            let tunnel = Tunnel::new(upgraded, exchange);
+            let closing = worker.upstreams.open_tunnel(self.server.life);
+            let tunnel = Tunnel::new(upgraded, closing, exchange);
             client.tunnel.replace(Some(tunnel));
             ResponseBody::none()
         } else {

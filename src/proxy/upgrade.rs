@@ -14,6 +14,7 @@ use tokio::{
     },
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{error::Termination, exchange::Exchange};
 
@@ -25,6 +26,7 @@ const BUFFER: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Tunnel {
     server: OnUpgrade,
+    closing: CancellationToken,
     exchange: Box<Exchange>,
 }
 
@@ -37,8 +39,18 @@ struct Flow {
 
 impl Tunnel {
     /// The server's side of a 101, and the exchange it belongs to.
-    pub(super) fn new(server: OnUpgrade, exchange: Box<Exchange>) -> Self {
-        Self { server, exchange }
+    ///
+    /// It is closed when `closing` is cancelled: the server has left.
+    pub(super) fn new(
+        server: OnUpgrade,
+        closing: CancellationToken,
+        exchange: Box<Exchange>,
+    ) -> Self {
+        Self {
+            server,
+            closing,
+            exchange,
+        }
     }
 
     /// Carries bytes until the end. `early` came from the client behind its
@@ -49,20 +61,28 @@ impl Tunnel {
             to_client: Cell::new(0),
             last: Cell::new(Instant::now()),
         };
-        let ended = self.server.await;
-        let carried = match ended.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
+        let ended = match self
+            .server
+            .await
+            .map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>)
+        {
             Ok(Ok(server)) => {
                 let (socket, first) = (server.io.into_inner(), server.read_buf);
-                carry((client, early), (socket, first), &flow, idle).await
+                tokio::select! {
+                    carried = carry((client, early), (socket, first), &flow, idle) => {
+                        carried.map_or(Termination::SERVER_GONE_IN_DATA, |()| Termination::NORMAL)
+                    }
+                    () = self.closing.cancelled() => {
+                        self.exchange.count_closed_tunnel();
+                        Termination::SERVER_LEFT
+                    }
+                }
             }
-            _ => Err(io::ErrorKind::ConnectionReset.into()),
+            _ => Termination::SERVER_GONE_IN_DATA,
         };
         self.exchange.add_bytes_in(flow.to_server.get());
         self.exchange.add_bytes_out(flow.to_client.get());
-        self.exchange.finish(match carried {
-            Ok(()) => Termination::NORMAL,
-            Err(_) => Termination::SERVER_GONE_IN_DATA,
-        });
+        self.exchange.finish(ended);
     }
 }
 

@@ -2,7 +2,7 @@
 //! how a request is sent over either.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     fmt,
     future::poll_fn,
@@ -21,9 +21,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    task::spawn_local,
+    task::{AbortHandle, spawn_local},
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     body::RequestBody,
@@ -32,7 +33,10 @@ use super::{
 };
 use crate::{
     net,
-    pool::{Server, Snapshot, server::Life},
+    pool::{
+        Server, Snapshot, Status,
+        server::{Cause, Life},
+    },
 };
 
 /// How long a connection may lie idle when the server does not say: Node.js
@@ -60,10 +64,33 @@ pub(super) const IMPATIENT: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub(super) struct Upstreams {
     idle: RefCell<HashMap<Life, Vec<Idle>>>,
+    open: RefCell<HashMap<Life, Vec<Open>>>,
+    /// Cancelled: the server has left, and its tunnels are to be closed.
+    tunnels: RefCell<HashMap<Life, CancellationToken>>,
+}
+
+/// A connection that is there, idle or not.
+struct Open {
+    driver: AbortHandle,
+    stage: Rc<Cell<Stage>>,
+}
+
+/// How far the request on a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// There is none, or its answer has begun.
+    Settled,
+    /// It waits for its answer; it may be repeated elsewhere.
+    WaitsRepeatable,
+    /// It waits for its answer; it may not be repeated.
+    Waits,
+    /// It waited for a server that was given up.
+    Abandoned,
 }
 
 struct Idle {
     sender: SendRequest<RequestBody>,
+    stage: Rc<Cell<Stage>>,
     since: Instant,
     expires: Instant,
     _counted: CountedIdle,
@@ -76,6 +103,7 @@ struct CountedIdle(Arc<Server>);
 /// dropped, it closes.
 pub(super) struct Lease {
     sender: SendRequest<RequestBody>,
+    stage: Rc<Cell<Stage>>,
     server: Arc<Server>,
     home: Rc<Upstreams>,
     keep_alive: Option<Duration>,
@@ -119,6 +147,8 @@ pub(super) enum FailureKind {
     Broken,
     /// No response in time.
     ResponseTimeout,
+    /// The server was given up while the request waited for its response.
+    Abandoned,
 }
 
 impl fmt::Debug for Upstreams {
@@ -149,27 +179,29 @@ impl Upstreams {
         patience: Duration,
         watch: &Watch,
     ) -> Result<Answer, Failure> {
-        while let Some(sender) = self.take_idle(server, repeatable) {
+        while let Some((sender, stage)) = self.take_idle(server, repeatable) {
             server.live.counters.reuses.inc();
-            let lease = Lease::new(sender, server, self);
-            match lease.send(request, watch, Duration::ZERO).await {
+            let lease = Lease::new(sender, stage, server, self);
+            match lease.send(request, repeatable, watch, Duration::ZERO).await {
                 Err(Failure {
                     sent: Sent::Nothing,
                     request: Some(back),
                     ..
                 }) => request = back,
                 Err(failure) => {
-                    return Err(Failure {
-                        reused: true,
-                        ..failure
-                    });
+                    let reused = failure.kind == FailureKind::Broken;
+                    return Err(Failure { reused, ..failure });
                 }
                 Ok(answer) => return Ok(answer),
             }
         }
         let began = Instant::now();
         match self.connect(server, addr, patience).await {
-            Ok(lease) => lease.send(request, watch, began.elapsed()).await,
+            Ok(lease) => {
+                lease
+                    .send(request, repeatable, watch, began.elapsed())
+                    .await
+            }
             Err(kind) => Err(Failure {
                 kind,
                 sent: Sent::Nothing,
@@ -179,8 +211,69 @@ impl Upstreams {
         }
     }
 
-    /// Closes idle connections to servers that shall not keep any.
+    /// Does what a change in the pool asks for: closes idle connections to
+    /// servers that shall not keep any, and rescues requests from servers
+    /// that do not answer any more.
     pub(super) fn follow(&self, snapshot: &Snapshot) {
+        self.close_idle(snapshot);
+        self.rescue(snapshot);
+        self.close_tunnels(snapshot);
+    }
+
+    /// A tunnel to that life of a server is there; cancelled when it is to end.
+    pub(super) fn open_tunnel(&self, life: Life) -> CancellationToken {
+        self.tunnels.borrow_mut().entry(life).or_default().clone()
+    }
+
+    /// Closes tunnels to servers that have left: a tunnel may have no end of
+    /// its own, and the server has given its users all the time it had.
+    fn close_tunnels(&self, snapshot: &Snapshot) {
+        let mut all = self.tunnels.borrow_mut();
+        if all.is_empty() {
+            return;
+        }
+        let there: HashSet<Life> = snapshot.servers.iter().map(|server| server.life).collect();
+        all.retain(|life, closing| {
+            let stays = there.contains(life);
+            if !stays {
+                closing.cancel();
+            }
+            stays
+        });
+    }
+
+    /// Hangs up on servers that gossip has lost, so that whoever waits for one
+    /// is told at once: what may be repeated is tried elsewhere, the rest ends
+    /// with 502 instead of in a timeout. On mere suspicion only what may be
+    /// repeated is taken away, since the server may yet answer.
+    ///
+    /// Nothing is taken from a server that is the last resort: there is no
+    /// elsewhere.
+    fn rescue(&self, snapshot: &Snapshot) {
+        let mut all = self.open.borrow_mut();
+        for server in &snapshot.servers {
+            let hopeless = match server.status {
+                Status::Down(Cause::Silent) => |stage| stage != Stage::Settled,
+                Status::Suspect => |stage| stage == Stage::WaitsRepeatable,
+                _ => continue,
+            };
+            let open = all.get_mut(&server.life);
+            let (Some(open), false) = (open, snapshot.in_rotation(server.life)) else {
+                continue;
+            };
+            open.retain(|connection| {
+                let hang_up = hopeless(connection.stage.get());
+                if hang_up {
+                    connection.stage.set(Stage::Abandoned);
+                    connection.driver.abort();
+                    server.live.counters.rescues.inc();
+                }
+                !hang_up
+            });
+        }
+    }
+
+    fn close_idle(&self, snapshot: &Snapshot) {
         let keeping: HashSet<Life> = snapshot
             .servers
             .iter()
@@ -198,11 +291,19 @@ impl Upstreams {
             idle.retain(|idle| idle.expires > now && !idle.sender.is_closed());
             !idle.is_empty()
         });
+        self.open.borrow_mut().retain(|_, open| {
+            open.retain(|connection| !connection.driver.is_finished());
+            !open.is_empty()
+        });
     }
 
     /// The connection that served last: it is the least likely to be closed,
     /// and those that are not needed grow old and go.
-    fn take_idle(&self, server: &Server, repeatable: bool) -> Option<SendRequest<RequestBody>> {
+    fn take_idle(
+        &self,
+        server: &Server,
+        repeatable: bool,
+    ) -> Option<(SendRequest<RequestBody>, Rc<Cell<Stage>>)> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(&server.life)?;
         let now = Instant::now();
@@ -216,7 +317,7 @@ impl Upstreams {
                 idle.push(newest);
                 return None;
             }
-            return Some(newest.sender);
+            return Some((newest.sender, newest.stage));
         }
         None
     }
@@ -239,15 +340,30 @@ impl Upstreams {
             .await
             .map_err(|_| FailureKind::Broken)?;
         // Its errors reach whoever waits for the response.
-        spawn_local(async move { connection.with_upgrades().await.ok() });
-        Ok(Lease::new(sender, server, self))
+        let driver = spawn_local(async move { connection.with_upgrades().await.ok() });
+        let stage = Rc::new(Cell::new(Stage::Settled));
+        self.open
+            .borrow_mut()
+            .entry(server.life)
+            .or_default()
+            .push(Open {
+                driver: driver.abort_handle(),
+                stage: Rc::clone(&stage),
+            });
+        Ok(Lease::new(sender, stage, server, self))
     }
 }
 
 impl Lease {
-    fn new(sender: SendRequest<RequestBody>, server: &Arc<Server>, home: &Rc<Upstreams>) -> Self {
+    fn new(
+        sender: SendRequest<RequestBody>,
+        stage: Rc<Cell<Stage>>,
+        server: &Arc<Server>,
+        home: &Rc<Upstreams>,
+    ) -> Self {
         Self {
             sender,
+            stage,
             server: Arc::clone(server),
             home: Rc::clone(home),
             keep_alive: None,
@@ -257,10 +373,16 @@ impl Lease {
     async fn send(
         mut self,
         request: Request<RequestBody>,
+        repeatable: bool,
         watch: &Watch,
         connect_time: Duration,
     ) -> Result<Answer, Failure> {
         let began = Instant::now();
+        self.stage.set(if repeatable {
+            Stage::WaitsRepeatable
+        } else {
+            Stage::Waits
+        });
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let sent = poll_fn(|cx| match response.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -272,6 +394,7 @@ impl Lease {
         });
         let outcome = sent.await;
         watch.arrived(Waiting::Server);
+        let abandoned = self.stage.replace(Stage::Settled) == Stage::Abandoned;
         match outcome {
             Some(Ok(response)) => Ok(Answer {
                 response,
@@ -279,13 +402,9 @@ impl Lease {
                 connect_time,
                 response_time: began.elapsed(),
             }),
+            Some(Err(_)) if abandoned => Err(Failure::after_sending(FailureKind::Abandoned)),
             Some(Err(mut err)) => Err(Failure::broken(err.take_message())),
-            None => Err(Failure {
-                kind: FailureKind::ResponseTimeout,
-                sent: Sent::Perhaps,
-                request: None,
-                reused: false,
-            }),
+            None => Err(Failure::after_sending(FailureKind::ResponseTimeout)),
         }
     }
 
@@ -308,6 +427,7 @@ impl Lease {
         if idle.len() < IDLE_PER_SERVER {
             idle.push(Idle {
                 sender: self.sender,
+                stage: self.stage,
                 since: now,
                 expires: now + lifetime,
                 _counted: CountedIdle::new(self.server),
@@ -317,6 +437,15 @@ impl Lease {
 }
 
 impl Failure {
+    fn after_sending(kind: FailureKind) -> Self {
+        Self {
+            kind,
+            sent: Sent::Perhaps,
+            request: None,
+            reused: false,
+        }
+    }
+
     fn broken(request: Option<Request<RequestBody>>) -> Self {
         let sent = if request.is_some() {
             Sent::Nothing
