@@ -15,5 +15,6 @@ mod support;
 
 mod balancing;
 mod command_line;
+mod faults;
 mod http;
 mod membership;
