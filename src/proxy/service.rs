@@ -338,6 +338,7 @@ impl Forwarded {
         }
         exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE));
         let body = if let Some(upgraded) = upgraded {
+            lease.give_away();
             let tunnel = Tunnel::new(upgraded, exchange);
             client.tunnel.replace(Some(tunnel));
             ResponseBody::none()

@@ -767,6 +767,24 @@ fn a_client_that_gives_up_is_logged_as_such() {
 }
 
 #[test]
+fn a_client_that_leaves_in_the_middle_of_its_answer_is_logged_as_such() {
+    let (left, gate) = gate();
+    let origin = Origin::start(move |visit| {
+        visit.send("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello")?;
+        gate.wait();
+        pieces(64 * MIB).try_for_each(|piece| visit.send(piece))
+    });
+    let balancer = balancer_over(&[&origin], &[]);
+    let mut client = balancer.connect();
+    client.send(GET).unwrap();
+    client.stream().read_exact(&mut [0; 10]).unwrap();
+    drop(client);
+    left.send(()).unwrap();
+    let line = log(&balancer, 1).pop().unwrap();
+    assert!(state(&line).starts_with("CD"), "{line}");
+}
+
+#[test]
 fn a_client_that_does_not_take_its_answer_is_cut_off() {
     let origin = Origin::start(|visit| {
         visit.send("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
@@ -862,6 +880,29 @@ fn a_server_that_does_not_answer_gets_no_second_try() {
         "{line}"
     );
     assert!(other.seen().is_empty());
+}
+
+#[test]
+fn a_server_that_does_not_take_a_body_is_too_slow_too() {
+    let (_open, gate) = gate();
+    let origin = Origin::start(move |_| {
+        gate.wait();
+        Ok(())
+    });
+    let balancer = balancer_over(&[&origin], &["--timeout-server", "1s"]);
+    let mut client = balancer.connect();
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n")
+        .unwrap();
+    let mut stream = client.stream().try_clone().unwrap();
+    let sending = thread::spawn(move || while stream.write_all(&[0; 64 * 1024]).is_ok() {});
+    assert_eq!(client.answer(false).unwrap().status, 504);
+    let line = log(&balancer, 1).pop().unwrap();
+    assert!(state(&line).starts_with("sH"), "{line}");
+    // Nobody holds on to what is left of the body.
+    eventually("the connection ends", || {
+        sending.is_finished().then_some(())
+    });
 }
 
 /// What a server does in the middle of its answer.
