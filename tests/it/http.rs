@@ -925,8 +925,8 @@ fn an_answer_that_breaks_off_is_not_completed_nor_repeated() {
         (chunked, Breaks::Resets, "SD"),
         (chunked, Breaks::Stalls, "sD"),
     ] {
+        let (stalled, stall) = gate();
         let (open, gate) = gate();
-        let (stalled, stall) = super::support::origin::gate();
         let origin = Origin::start(move |visit| {
             visit.send(format!("HTTP/1.1 200 OK\r\n{framing}"))?;
             gate.wait();
