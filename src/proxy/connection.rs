@@ -41,6 +41,10 @@ const MAX_HEAD: usize = 16 * 1024;
 /// sending sees our answer and not a reset (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a connection that has asked nothing yet may still begin to, once
+/// the word to drain is given: its client has just connected, or never asks.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
 /// How a connection came to its end.
 enum End {
     /// hyper is done with it.
@@ -99,14 +103,22 @@ where
     let mut timer = pin!(sleep_until(watch.deadline().unwrap_or_else(Instant::now)));
     let mut drain = pin!(draining.cancelled());
     let mut told_to_drain = false;
+    let mut last_exchange = false;
     poll_fn(|cx| {
         if !told_to_drain && drain.as_mut().poll(cx).is_ready() {
             told_to_drain = true;
-            Pin::new(&mut *connection).graceful_shutdown();
+            watch.hurry(LAST_CHANCE, Instant::now());
         }
         loop {
             if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
                 return Poll::Ready(End::Done(result));
+            }
+            // Only now has it read what waited in the socket. Told earlier,
+            // hyper would close a connection whose request is there.
+            if told_to_drain && !last_exchange && !watch.expects_first_request() {
+                last_exchange = true;
+                Pin::new(&mut *connection).graceful_shutdown();
+                continue;
             }
             let Some(deadline) = watch.deadline() else {
                 return Poll::Pending;
@@ -130,8 +142,10 @@ where
 
 async fn close(worker: &Worker, peer: SocketAddr, mut socket: TcpStream, end: &End) {
     match end {
-        End::Expired(Expired::Request) => {
-            worker.log_bad_request(peer, BadRequest::too_slow());
+        End::Expired(expired @ (Expired::Head | Expired::Body)) => {
+            if *expired == Expired::Head {
+                worker.log_bad_request(peer, BadRequest::too_slow());
+            }
             let answer = Error::RequestTimeout.raw_response();
             // The client may be gone; there is nobody else to tell.
             timeout(LINGER, socket.write_all(&answer)).await.ok();

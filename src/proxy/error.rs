@@ -12,13 +12,16 @@ pub(super) enum Error {
     /// A method that a reverse proxy has no use for.
     #[error("method not allowed")]
     MethodNotAllowed,
+    /// A transfer coding that nobody here can undo.
+    #[error("unknown transfer coding")]
+    UnknownCoding,
     /// A body where HTTP/1.0 has none.
     #[error("payload too large")]
     PayloadTooLarge,
     /// The client took too long to send its request.
     #[error("request time-out")]
     RequestTimeout,
-    /// The client broke off while it sent its request.
+    /// The client broke off while it sent its request's body.
     #[error("the client broke off its request")]
     ClientAbort,
     /// No server is there to take the request.
@@ -45,6 +48,7 @@ impl Error {
         match self {
             Self::BadRequest(_) | Self::ClientAbort => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownCoding => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoServer | Self::ConnectFailed | Self::ConnectTimeout => {
@@ -59,9 +63,12 @@ impl Error {
     /// phase (configuration manual, 8.5).
     pub(super) fn termination(self) -> Termination {
         Termination(match self {
-            Self::BadRequest(_) | Self::MethodNotAllowed | Self::PayloadTooLarge => *b"PR",
+            Self::BadRequest(_)
+            | Self::MethodNotAllowed
+            | Self::UnknownCoding
+            | Self::PayloadTooLarge => *b"PR",
             Self::RequestTimeout => *b"cR",
-            Self::ClientAbort => *b"CR",
+            Self::ClientAbort => *b"CH",
             Self::NoServer | Self::ConnectFailed => *b"SC",
             Self::ConnectTimeout => *b"sC",
             Self::BadResponse => *b"SH",
@@ -125,6 +132,14 @@ impl Termination {
     /// The server stalled in the middle of its response.
     pub(super) const SERVER_STALLED_IN_DATA: Self = Self(*b"sD");
 
+    /// The same end, where it was a timeout that ended the wait for the client.
+    pub(super) fn client_timed_out(self) -> Self {
+        match self.0 {
+            [b'C', phase] => Self([b'c', phase]),
+            _ => self,
+        }
+    }
+
     /// The two characters.
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("--")
@@ -148,6 +163,7 @@ fn body(status: StatusCode) -> String {
         }
         StatusCode::REQUEST_TIMEOUT => "Your browser didn't send a complete request in time.",
         StatusCode::PAYLOAD_TOO_LARGE => "The request entity exceeds the maximum allowed.",
+        StatusCode::UNPROCESSABLE_ENTITY => "The request's transfer coding is not supported.",
         StatusCode::BAD_GATEWAY => "The server returned an invalid or incomplete response.",
         StatusCode::SERVICE_UNAVAILABLE => "No server is available to handle this request.",
         StatusCode::GATEWAY_TIMEOUT => "The server didn't respond in time.",

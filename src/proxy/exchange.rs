@@ -270,6 +270,10 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
         let total = now - self.begun;
+        if self.watch.client_expired() {
+            self.termination = self.termination.client_timed_out();
+            self.status.get_or_insert(Error::RequestTimeout.status());
+        }
         self.watch.end_exchange(now);
         self.log(total);
         self.count(total);

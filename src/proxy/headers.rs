@@ -37,11 +37,41 @@ pub(super) fn check(head: &request::Parts, has_body: bool) -> Result<(), Error> 
         0 | 1 => {}
         _ => return Err(Error::BadRequest("several Host fields")),
     }
+    check_target(head)?;
+    check_coding(&head.headers)?;
     let bodiless = matches!(head.method, Method::GET | Method::HEAD | Method::DELETE);
     if head.version == Version::HTTP_10 && bodiless && has_body {
         return Err(Error::PayloadTooLarge);
     }
     Ok(())
+}
+
+/// RFC 9112 §3.2: the authority form is for CONNECT and the asterisk for
+/// OPTIONS. Anything else that is no path would become another one here.
+fn check_target(head: &request::Parts) -> Result<(), Error> {
+    let authority_form = head.uri.scheme().is_none() && head.uri.authority().is_some();
+    let asterisk_form = head.uri.path() == "*" && head.method != Method::OPTIONS;
+    if authority_form || asterisk_form {
+        return Err(Error::BadRequest("a target that is no path"));
+    }
+    Ok(())
+}
+
+/// Refuses a message whose body is coded in a way that is lost here: only
+/// `chunked` is undone and done again, and only once.
+pub(super) fn check_coding(headers: &HeaderMap) -> Result<(), Error> {
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let mut fields = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (fields.next(), fields.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if is_chunked(only.as_bytes()) => Ok(()),
+        _ if tokens(headers, &header::TRANSFER_ENCODING)
+            .all(|coding| is_chunked(coding.as_bytes())) =>
+        {
+            Err(Error::BadRequest("chunked twice"))
+        }
+        _ => Err(Error::UnknownCoding),
+    }
 }
 
 /// Makes a client's head one for a server: origin-form target, no hop-by-hop
@@ -56,11 +86,17 @@ pub(super) fn prepare_request(
 ) -> bool {
     let upgrade = upgrade_wanted(&head.headers);
     let trailers_wanted = te_has_trailers(&head.headers);
+    let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
     strip_hop_by_hop(&mut head.headers);
     if let Some(protocol) = &upgrade {
         let connection = HeaderValue::from_static("upgrade");
         head.headers.insert(header::CONNECTION, connection);
         head.headers.insert(header::UPGRADE, protocol.clone());
+    }
+    if chunked {
+        // hyper would send a GET without its body if it were not told.
+        let coding = HeaderValue::from_static("chunked");
+        head.headers.insert(header::TRANSFER_ENCODING, coding);
     }
     if trailers_wanted {
         head.headers
@@ -90,13 +126,14 @@ pub(super) fn prepare_response(head: &mut response::Parts) -> Option<Duration> {
     keep_alive
 }
 
-/// The size of a head on the wire, give or take what hyper adds.
+/// The size of a head on the wire, give or take what hyper adds. The first
+/// line's is with its end.
 pub(super) fn wire_size(headers: &HeaderMap, first_line: usize) -> u64 {
     let fields: usize = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
         .sum();
-    (first_line + fields + "\r\n\r\n".len()) as u64
+    (first_line + fields + "\r\n".len()) as u64
 }
 
 /// The protocol of an `Upgrade` that the request's `Connection` goes with.
@@ -288,7 +325,37 @@ mod tests {
             ],
         );
         assert!(!head.headers.contains_key("content-length"));
-        assert!(!head.headers.contains_key("transfer-encoding"));
+        assert_eq!(values(&head.headers, "transfer-encoding"), ["chunked"]);
+    }
+
+    #[test]
+    fn chunked_once_is_the_only_coding() {
+        let check = |codings: &[&str]| {
+            let fields: Vec<_> = codings.iter().map(|c| ("transfer-encoding", *c)).collect();
+            check_coding(&request("/", &fields).headers)
+        };
+        let twice = Err(Error::BadRequest("chunked twice"));
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&["Chunked"]), Ok(()));
+        assert_eq!(check(&["chunked, chunked"]), twice);
+        assert_eq!(check(&["chunked", "chunked"]), twice);
+        assert_eq!(check(&["gzip, chunked"]), Err(Error::UnknownCoding));
+        assert_eq!(check(&["gzip", "chunked"]), Err(Error::UnknownCoding));
+    }
+
+    #[test]
+    fn a_target_is_a_path_unless_the_method_has_another_form() {
+        let ask = |method: &str, target: &str| {
+            let mut head = request(target, &[("host", "a")]);
+            head.method = method.parse().unwrap();
+            check(&head, false)
+        };
+        for target in ["/", "http://a", "http://a/b"] {
+            assert_eq!(ask("GET", target), Ok(()), "{target}");
+        }
+        assert_eq!(ask("OPTIONS", "*"), Ok(()));
+        assert!(ask("GET", "*").is_err());
+        assert!(ask("GET", "admin").is_err());
     }
 
     #[test]

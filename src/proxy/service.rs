@@ -248,7 +248,7 @@ impl Attempts<'_> {
             match failure.kind {
                 FailureKind::Refused | FailureKind::ConnectTimeout => counters.connect_errors.inc(),
                 FailureKind::Broken | FailureKind::ResponseTimeout => {
-                    counters.response_errors.inc()
+                    counters.response_errors.inc();
                 }
             }
         }
@@ -302,8 +302,10 @@ impl From<FailureKind> for Error {
 impl Forwarded {
     /// Refuses an answer that makes no sense to the client.
     fn checked(self, worker: &Worker) -> Result<Self, Error> {
-        let switched = self.answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switched && !self.upgrade {
+        let response = &self.answer.response;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let unreadable = headers::check_coding(response.headers()).is_err();
+        if (switched && !self.upgrade) || unreadable {
             self.server.live.counters.response_errors.inc();
             worker.totals.backend.response_errors.inc();
             return Err(Error::BadResponse);
@@ -335,16 +337,14 @@ impl Forwarded {
             }
         }
         exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE));
-        let body = match upgraded {
-            Some(upgraded) => {
-                let tunnel = Tunnel::new(upgraded, exchange);
-                client.tunnel.replace(Some(tunnel));
-                ResponseBody::none()
-            }
-            None => {
-                let watch = Rc::clone(&client.watch);
-                ResponseBody::server(body, lease, self.progress, watch, exchange)
-            }
+        let body = if let Some(upgraded) = upgraded {
+            lease.give_away();
+            let tunnel = Tunnel::new(upgraded, exchange);
+            client.tunnel.replace(Some(tunnel));
+            ResponseBody::none()
+        } else {
+            let watch = Rc::clone(&client.watch);
+            ResponseBody::server(body, lease, self.progress, watch, exchange)
         };
         Response::from_parts(head, body)
     }

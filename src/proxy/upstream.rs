@@ -24,6 +24,7 @@ use tokio::{
     task::spawn_local,
     time::{Instant, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     body::RequestBody,
@@ -62,8 +63,15 @@ pub(super) struct Upstreams {
     idle: RefCell<HashMap<Life, Vec<Idle>>>,
 }
 
-struct Idle {
+/// A connection and the task that drives it, which ends with it: left to
+/// itself, hyper goes on with a request body that nobody waits for any more.
+struct Link {
     sender: SendRequest<RequestBody>,
+    driver: AbortOnDropHandle<()>,
+}
+
+struct Idle {
+    link: Link,
     since: Instant,
     expires: Instant,
     _counted: CountedIdle,
@@ -75,7 +83,7 @@ struct CountedIdle(Arc<Server>);
 /// A connection in use. Given back when its response has been read whole;
 /// dropped, it closes.
 pub(super) struct Lease {
-    sender: SendRequest<RequestBody>,
+    link: Link,
     server: Arc<Server>,
     home: Rc<Upstreams>,
     keep_alive: Option<Duration>,
@@ -149,9 +157,9 @@ impl Upstreams {
         patience: Duration,
         watch: &Watch,
     ) -> Result<Answer, Failure> {
-        while let Some(sender) = self.take_idle(server, repeatable) {
+        while let Some(link) = self.take_idle(server, repeatable) {
             server.live.counters.reuses.inc();
-            let lease = Lease::new(sender, server, self);
+            let lease = Lease::new(link, server, self);
             match lease.send(request, watch, Duration::ZERO).await {
                 Err(Failure {
                     sent: Sent::Nothing,
@@ -195,20 +203,20 @@ impl Upstreams {
     /// Closes connections that have been idle for long enough.
     pub(super) fn expire(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| idle.expires > now && !idle.sender.is_closed());
+            idle.retain(|idle| idle.expires > now && !idle.link.sender.is_closed());
             !idle.is_empty()
         });
     }
 
     /// The connection that served last: it is the least likely to be closed,
     /// and those that are not needed grow old and go.
-    fn take_idle(&self, server: &Server, repeatable: bool) -> Option<SendRequest<RequestBody>> {
+    fn take_idle(&self, server: &Server, repeatable: bool) -> Option<Link> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(&server.life)?;
         let now = Instant::now();
         while let Some(newest) = idle.pop() {
             let fresh = repeatable || now - newest.since < FRESH;
-            if newest.expires <= now || !newest.sender.is_ready() {
+            if newest.expires <= now || !newest.link.sender.is_ready() {
                 continue;
             }
             if !fresh {
@@ -216,7 +224,7 @@ impl Upstreams {
                 idle.push(newest);
                 return None;
             }
-            return Some(newest.sender);
+            return Some(newest.link);
         }
         None
     }
@@ -239,15 +247,18 @@ impl Upstreams {
             .await
             .map_err(|_| FailureKind::Broken)?;
         // Its errors reach whoever waits for the response.
-        spawn_local(async move { connection.with_upgrades().await.ok() });
-        Ok(Lease::new(sender, server, self))
+        let driving = spawn_local(async move {
+            connection.with_upgrades().await.ok();
+        });
+        let driver = AbortOnDropHandle::new(driving);
+        Ok(Lease::new(Link { sender, driver }, server, self))
     }
 }
 
 impl Lease {
-    fn new(sender: SendRequest<RequestBody>, server: &Arc<Server>, home: &Rc<Upstreams>) -> Self {
+    fn new(link: Link, server: &Arc<Server>, home: &Rc<Upstreams>) -> Self {
         Self {
-            sender,
+            link,
             server: Arc::clone(server),
             home: Rc::clone(home),
             keep_alive: None,
@@ -261,7 +272,7 @@ impl Lease {
         connect_time: Duration,
     ) -> Result<Answer, Failure> {
         let began = Instant::now();
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let mut response = std::pin::pin!(self.link.sender.try_send_request(request));
         let sent = poll_fn(|cx| match response.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending if watch.server_expired() => Poll::Ready(None),
@@ -294,20 +305,25 @@ impl Lease {
         self.keep_alive = timeout;
     }
 
+    /// Leaves the connection to whoever has its upgrade.
+    pub(super) fn give_away(self) {
+        self.link.driver.detach();
+    }
+
     /// Puts the connection back for the next request.
     pub(super) fn give_back(self) {
         let now = Instant::now();
         let lifetime = self
             .keep_alive
             .map_or(IDLE, |timeout| timeout.saturating_sub(IDLE_MARGIN));
-        if self.sender.is_closed() || lifetime.is_zero() || !self.server.keeps_connections() {
+        if self.link.sender.is_closed() || lifetime.is_zero() || !self.server.keeps_connections() {
             return;
         }
         let mut all = self.home.idle.borrow_mut();
         let idle = all.entry(self.server.life).or_default();
         if idle.len() < IDLE_PER_SERVER {
             idle.push(Idle {
-                sender: self.sender,
+                link: self.link,
                 since: now,
                 expires: now + lifetime,
                 _counted: CountedIdle::new(self.server),

@@ -47,8 +47,11 @@ pub(super) enum Waiting {
 pub(super) enum Expired {
     /// Close without a word: nothing was asked.
     Silently,
-    /// Tell the client that its request took too long (408).
-    Request,
+    /// Tell the client that its request's head took too long (408).
+    Head,
+    /// Tell the client that its request's body took too long (408); the
+    /// exchange, which has begun, logs it.
+    Body,
     /// Let the exchange answer for the server (504), or break its body off.
     Server,
     /// Close: the client does not take its response.
@@ -59,11 +62,13 @@ pub(super) enum Expired {
 #[derive(Debug)]
 pub(super) struct Watch {
     timeouts: Timeouts,
+    first_request: Cell<Duration>,
     waiting: Cell<Waiting>,
     since: Cell<Instant>,
     write_blocked: Cell<Option<Instant>>,
     response_begun: Cell<bool>,
     server_expired: Cell<bool>,
+    client_expired: Cell<bool>,
 }
 
 impl Watch {
@@ -71,11 +76,26 @@ impl Watch {
     pub(super) fn new(timeouts: Timeouts, now: Instant) -> Self {
         Self {
             timeouts,
+            first_request: Cell::new(timeouts.http_request),
             waiting: Cell::new(Waiting::FirstRequest),
             since: Cell::new(now),
             write_blocked: Cell::new(None),
             response_begun: Cell::new(false),
             server_expired: Cell::new(false),
+            client_expired: Cell::new(false),
+        }
+    }
+
+    /// Whether the client has asked nothing yet.
+    pub(super) fn expects_first_request(&self) -> bool {
+        self.waiting.get() == Waiting::FirstRequest
+    }
+
+    /// Waits for a first request for no longer than `limit` from now.
+    pub(super) fn hurry(&self, limit: Duration, now: Instant) {
+        if self.expects_first_request() && limit < self.first_request.get() {
+            self.first_request.set(limit);
+            self.since.set(now);
         }
     }
 
@@ -151,10 +171,16 @@ impl Watch {
         self.server_expired.get()
     }
 
+    /// Whether a wait for the client took too long, which ends the exchange.
+    pub(super) fn client_expired(&self) -> bool {
+        self.client_expired.get()
+    }
+
     /// When the present wait will have taken too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let limit = match self.waiting.get() {
-            Waiting::FirstRequest | Waiting::Head => Some(self.timeouts.http_request),
+            Waiting::FirstRequest => Some(self.first_request.get()),
+            Waiting::Head => Some(self.timeouts.http_request),
             Waiting::NextRequest => Some(self.timeouts.keep_alive),
             Waiting::Server => Some(self.timeouts.server),
             Waiting::Body => Some(self.timeouts.client),
@@ -181,12 +207,21 @@ impl Watch {
             .get()
             .is_some_and(|since| since + self.timeouts.client <= now)
         {
+            self.client_expired.set(true);
             return Some(Expired::Client);
         }
         match self.waiting.get() {
             Waiting::FirstRequest | Waiting::NextRequest => Some(Expired::Silently),
-            Waiting::Body if self.response_begun.get() => Some(Expired::Client),
-            Waiting::Head | Waiting::Body => Some(Expired::Request),
+            Waiting::Head => Some(Expired::Head),
+            Waiting::Body => {
+                self.client_expired.set(true);
+                let begun = self.response_begun.get();
+                Some(if begun {
+                    Expired::Client
+                } else {
+                    Expired::Body
+                })
+            }
             Waiting::Server => {
                 self.server_expired.set(true);
                 self.waiting.set(Waiting::Nothing);
@@ -229,13 +264,24 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_is_hurried_has_less_time_to_ask_but_not_to_finish() {
+        let start = Instant::now();
+        let watch = watch(start);
+        watch.hurry(SECOND, start + 5 * SECOND);
+        assert_eq!(watch.deadline(), Some(start + 6 * SECOND));
+        watch.read(|| start + 5 * SECOND);
+        watch.hurry(SECOND, start + 5 * SECOND);
+        assert_eq!(watch.deadline(), Some(start + 15 * SECOND));
+    }
+
+    #[test]
     fn a_head_that_dribbles_in_gets_408_counted_from_its_first_byte() {
         let start = Instant::now();
         let watch = watch(start);
         watch.read(|| start + 8 * SECOND);
         watch.read(|| start + 17 * SECOND);
         assert_eq!(watch.expire(start + 17 * SECOND), None);
-        assert_eq!(watch.expire(start + 18 * SECOND), Some(Expired::Request));
+        assert_eq!(watch.expire(start + 18 * SECOND), Some(Expired::Head));
     }
 
     #[test]
@@ -268,7 +314,8 @@ mod tests {
         watch.wait_for_server(|| start);
         watch.wait_for_body(|| start + SECOND);
         assert_eq!(watch.expire(start + 45 * SECOND), None);
-        assert_eq!(watch.expire(start + 51 * SECOND), Some(Expired::Request));
+        assert_eq!(watch.expire(start + 51 * SECOND), Some(Expired::Body));
+        assert!(watch.client_expired() && !watch.server_expired());
     }
 
     #[test]

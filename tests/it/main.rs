@@ -15,4 +15,5 @@ mod support;
 
 mod balancing;
 mod command_line;
+mod http;
 mod membership;

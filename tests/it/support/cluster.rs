@@ -24,7 +24,8 @@ pub(crate) struct Balancer {
 }
 
 impl Balancer {
-    /// Starts one on ports of the kernel's choice, with two workers.
+    /// Starts one on ports of the kernel's choice, with two workers unless
+    /// the flags say otherwise.
     pub(crate) fn start(flags: &[&str]) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
@@ -42,9 +43,12 @@ impl Balancer {
         gossip: SocketAddr,
         flags: Vec<String>,
     ) -> Self {
-        let own = format!(
-            "serve --http {http} --stats {stats} --gossip {gossip} --name ha --workers 2 --die-with-parent"
+        let mut own = format!(
+            "serve --http {http} --stats {stats} --gossip {gossip} --name ha --die-with-parent"
         );
+        if !flags.iter().any(|flag| flag == "--workers") {
+            own.push_str(" --workers 2");
+        }
         let args: Vec<String> = own
             .split(' ')
             .map(str::to_owned)

@@ -4,6 +4,7 @@
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod load;
+pub(crate) mod origin;
 pub(crate) mod process;
 
 use std::{
