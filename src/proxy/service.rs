@@ -339,6 +339,7 @@ impl Forwarded {
         }
         exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE));
         let body = if let Some(upgraded) = upgraded {
+            lease.give_away();
             let closing = worker.upstreams.open_tunnel(self.server.life);
             let tunnel = Tunnel::new(upgraded, closing, exchange);
             client.tunnel.replace(Some(tunnel));

@@ -24,7 +24,7 @@ use tokio::{
     task::{AbortHandle, spawn_local},
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     body::RequestBody,
@@ -88,9 +88,16 @@ enum Stage {
     Abandoned,
 }
 
-struct Idle {
+/// A connection and the task that drives it, which ends with it: left to
+/// itself, hyper goes on with a request body that nobody waits for any more.
+struct Link {
     sender: SendRequest<RequestBody>,
+    driver: AbortOnDropHandle<()>,
     stage: Rc<Cell<Stage>>,
+}
+
+struct Idle {
+    link: Link,
     since: Instant,
     expires: Instant,
     _counted: CountedIdle,
@@ -102,8 +109,7 @@ struct CountedIdle(Arc<Server>);
 /// A connection in use. Given back when its response has been read whole;
 /// dropped, it closes.
 pub(super) struct Lease {
-    sender: SendRequest<RequestBody>,
-    stage: Rc<Cell<Stage>>,
+    link: Link,
     server: Arc<Server>,
     home: Rc<Upstreams>,
     keep_alive: Option<Duration>,
@@ -179,9 +185,9 @@ impl Upstreams {
         patience: Duration,
         watch: &Watch,
     ) -> Result<Answer, Failure> {
-        while let Some((sender, stage)) = self.take_idle(server, repeatable) {
+        while let Some(link) = self.take_idle(server, repeatable) {
             server.live.counters.reuses.inc();
-            let lease = Lease::new(sender, stage, server, self);
+            let lease = Lease::new(link, server, self);
             match lease.send(request, repeatable, watch, Duration::ZERO).await {
                 Err(Failure {
                     sent: Sent::Nothing,
@@ -212,8 +218,8 @@ impl Upstreams {
     }
 
     /// Does what a change in the pool asks for: closes idle connections to
-    /// servers that shall not keep any, and rescues requests from servers
-    /// that do not answer any more.
+    /// servers that shall not keep any, rescues requests from servers that do
+    /// not answer any more, and closes tunnels to those that have left.
     pub(super) fn follow(&self, snapshot: &Snapshot) {
         self.close_idle(snapshot);
         self.rescue(snapshot);
@@ -223,23 +229,6 @@ impl Upstreams {
     /// A tunnel to that life of a server is there; cancelled when it is to end.
     pub(super) fn open_tunnel(&self, life: Life) -> CancellationToken {
         self.tunnels.borrow_mut().entry(life).or_default().clone()
-    }
-
-    /// Closes tunnels to servers that have left: a tunnel may have no end of
-    /// its own, and the server has given its users all the time it had.
-    fn close_tunnels(&self, snapshot: &Snapshot) {
-        let mut all = self.tunnels.borrow_mut();
-        if all.is_empty() {
-            return;
-        }
-        let there: HashSet<Life> = snapshot.servers.iter().map(|server| server.life).collect();
-        all.retain(|life, closing| {
-            let stays = there.contains(life);
-            if !stays {
-                closing.cancel();
-            }
-            stays
-        });
     }
 
     /// Hangs up on servers that gossip has lost, so that whoever waits for one
@@ -273,6 +262,23 @@ impl Upstreams {
         }
     }
 
+    /// Closes tunnels to servers that have left: a tunnel may have no end of
+    /// its own, and the server has given its users all the time it had.
+    fn close_tunnels(&self, snapshot: &Snapshot) {
+        let mut all = self.tunnels.borrow_mut();
+        if all.is_empty() {
+            return;
+        }
+        let there: HashSet<Life> = snapshot.servers.iter().map(|server| server.life).collect();
+        all.retain(|life, closing| {
+            let stays = there.contains(life);
+            if !stays {
+                closing.cancel();
+            }
+            stays
+        });
+    }
+
     fn close_idle(&self, snapshot: &Snapshot) {
         let keeping: HashSet<Life> = snapshot
             .servers
@@ -288,7 +294,7 @@ impl Upstreams {
     /// Closes connections that have been idle for long enough.
     pub(super) fn expire(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| idle.expires > now && !idle.sender.is_closed());
+            idle.retain(|idle| idle.expires > now && !idle.link.sender.is_closed());
             !idle.is_empty()
         });
         self.open.borrow_mut().retain(|_, open| {
@@ -299,17 +305,13 @@ impl Upstreams {
 
     /// The connection that served last: it is the least likely to be closed,
     /// and those that are not needed grow old and go.
-    fn take_idle(
-        &self,
-        server: &Server,
-        repeatable: bool,
-    ) -> Option<(SendRequest<RequestBody>, Rc<Cell<Stage>>)> {
+    fn take_idle(&self, server: &Server, repeatable: bool) -> Option<Link> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(&server.life)?;
         let now = Instant::now();
         while let Some(newest) = idle.pop() {
             let fresh = repeatable || now - newest.since < FRESH;
-            if newest.expires <= now || !newest.sender.is_ready() {
+            if newest.expires <= now || !newest.link.sender.is_ready() {
                 continue;
             }
             if !fresh {
@@ -317,7 +319,7 @@ impl Upstreams {
                 idle.push(newest);
                 return None;
             }
-            return Some((newest.sender, newest.stage));
+            return Some(newest.link);
         }
         None
     }
@@ -340,30 +342,29 @@ impl Upstreams {
             .await
             .map_err(|_| FailureKind::Broken)?;
         // Its errors reach whoever waits for the response.
-        let driver = spawn_local(async move { connection.with_upgrades().await.ok() });
+        let driving = spawn_local(async move {
+            connection.with_upgrades().await.ok();
+        });
+        let driver = AbortOnDropHandle::new(driving);
         let stage = Rc::new(Cell::new(Stage::Settled));
-        self.open
-            .borrow_mut()
-            .entry(server.life)
-            .or_default()
-            .push(Open {
-                driver: driver.abort_handle(),
-                stage: Rc::clone(&stage),
-            });
-        Ok(Lease::new(sender, stage, server, self))
+        let mut open = self.open.borrow_mut();
+        open.entry(server.life).or_default().push(Open {
+            driver: driver.abort_handle(),
+            stage: Rc::clone(&stage),
+        });
+        let link = Link {
+            sender,
+            driver,
+            stage,
+        };
+        Ok(Lease::new(link, server, self))
     }
 }
 
 impl Lease {
-    fn new(
-        sender: SendRequest<RequestBody>,
-        stage: Rc<Cell<Stage>>,
-        server: &Arc<Server>,
-        home: &Rc<Upstreams>,
-    ) -> Self {
+    fn new(link: Link, server: &Arc<Server>, home: &Rc<Upstreams>) -> Self {
         Self {
-            sender,
-            stage,
+            link,
             server: Arc::clone(server),
             home: Rc::clone(home),
             keep_alive: None,
@@ -378,12 +379,11 @@ impl Lease {
         connect_time: Duration,
     ) -> Result<Answer, Failure> {
         let began = Instant::now();
-        self.stage.set(if repeatable {
-            Stage::WaitsRepeatable
-        } else {
-            Stage::Waits
+        self.link.stage.set(match repeatable {
+            true => Stage::WaitsRepeatable,
+            false => Stage::Waits,
         });
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let mut response = std::pin::pin!(self.link.sender.try_send_request(request));
         let sent = poll_fn(|cx| match response.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending if watch.server_expired() => Poll::Ready(None),
@@ -394,7 +394,7 @@ impl Lease {
         });
         let outcome = sent.await;
         watch.arrived(Waiting::Server);
-        let abandoned = self.stage.replace(Stage::Settled) == Stage::Abandoned;
+        let abandoned = self.link.stage.replace(Stage::Settled) == Stage::Abandoned;
         match outcome {
             Some(Ok(response)) => Ok(Answer {
                 response,
@@ -413,21 +413,25 @@ impl Lease {
         self.keep_alive = timeout;
     }
 
+    /// Leaves the connection to whoever has its upgrade.
+    pub(super) fn give_away(self) {
+        self.link.driver.detach();
+    }
+
     /// Puts the connection back for the next request.
     pub(super) fn give_back(self) {
         let now = Instant::now();
         let lifetime = self
             .keep_alive
             .map_or(IDLE, |timeout| timeout.saturating_sub(IDLE_MARGIN));
-        if self.sender.is_closed() || lifetime.is_zero() || !self.server.keeps_connections() {
+        if self.link.sender.is_closed() || lifetime.is_zero() || !self.server.keeps_connections() {
             return;
         }
         let mut all = self.home.idle.borrow_mut();
         let idle = all.entry(self.server.life).or_default();
         if idle.len() < IDLE_PER_SERVER {
             idle.push(Idle {
-                sender: self.sender,
-                stage: self.stage,
+                link: self.link,
                 since: now,
                 expires: now + lifetime,
                 _counted: CountedIdle::new(self.server),

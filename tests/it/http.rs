@@ -307,7 +307,7 @@ fn an_answer_that_ends_with_its_connection_arrives_whole() {
     let mut client = balancer.connect();
     for _ in 0..2 {
         // The client's own connection lives on.
-        assert_eq!(client.get(&[]).unwrap().body, [b'x'; 100_000]);
+        assert_eq!(client.get(&[]).unwrap().body, vec![b'x'; 100_000]);
     }
 }
 
@@ -570,7 +570,7 @@ fn a_server_that_refuses_a_large_body_halfway_is_heard() {
         .unwrap();
     let mut stream = client.stream().try_clone().unwrap();
     // Sends until nobody takes it any more.
-    let sending = thread::spawn(move || while stream.write_all(&[0; 64 * 1024]).is_ok() {});
+    let sending = thread::spawn(move || while stream.write_all(&vec![0; 64 * 1024]).is_ok() {});
     let answer = client.answer(false).unwrap();
     assert_eq!((answer.status, answer.body.as_slice()), (413, &b"no"[..]));
     drop(client);
@@ -727,7 +727,7 @@ fn a_bad_request_is_refused_and_goes_nowhere() {
 
 #[test]
 fn a_client_that_is_too_slow_is_told_and_logged_once() {
-    let origin = Origin::start(|visit| visit.body());
+    let origin = Origin::start(Visit::body);
     let flags = ["--timeout-http-request", "1s", "--timeout-client", "1s"];
     let balancer = balancer_over(&[&origin], &flags);
     let half = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nhalf";
@@ -767,11 +767,29 @@ fn a_client_that_gives_up_is_logged_as_such() {
 }
 
 #[test]
+fn a_client_that_leaves_in_the_middle_of_its_answer_is_logged_as_such() {
+    let (left, gate) = gate();
+    let origin = Origin::start(move |visit| {
+        visit.send("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello")?;
+        gate.wait();
+        pieces(64 * MIB).try_for_each(|piece| visit.send(piece))
+    });
+    let balancer = balancer_over(&[&origin], &[]);
+    let mut client = balancer.connect();
+    client.send(GET).unwrap();
+    client.stream().read_exact(&mut [0; 10]).unwrap();
+    drop(client);
+    left.send(()).unwrap();
+    let line = log(&balancer, 1).pop().unwrap();
+    assert!(state(&line).starts_with("CD"), "{line}");
+}
+
+#[test]
 fn a_client_that_does_not_take_its_answer_is_cut_off() {
     let origin = Origin::start(|visit| {
         visit.send("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
         loop {
-            visit.send([0; 64 * 1024])?;
+            visit.send(vec![0; 64 * 1024])?;
         }
     });
     let balancer = balancer_over(&[&origin], &["--timeout-client", "1s"]);
@@ -864,6 +882,29 @@ fn a_server_that_does_not_answer_gets_no_second_try() {
     assert!(other.seen().is_empty());
 }
 
+#[test]
+fn a_server_that_does_not_take_a_body_is_too_slow_too() {
+    let (_open, gate) = gate();
+    let origin = Origin::start(move |_| {
+        gate.wait();
+        Ok(())
+    });
+    let balancer = balancer_over(&[&origin], &["--timeout-server", "1s"]);
+    let mut client = balancer.connect();
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n")
+        .unwrap();
+    let mut stream = client.stream().try_clone().unwrap();
+    let sending = thread::spawn(move || while stream.write_all(&vec![0; 64 * 1024]).is_ok() {});
+    assert_eq!(client.answer(false).unwrap().status, 504);
+    let line = log(&balancer, 1).pop().unwrap();
+    assert!(state(&line).starts_with("sH"), "{line}");
+    // Nobody holds on to what is left of the body.
+    eventually("the connection ends", || {
+        sending.is_finished().then_some(())
+    });
+}
+
 /// What a server does in the middle of its answer.
 #[derive(Debug, Clone, Copy)]
 enum Breaks {
@@ -884,8 +925,8 @@ fn an_answer_that_breaks_off_is_not_completed_nor_repeated() {
         (chunked, Breaks::Resets, "SD"),
         (chunked, Breaks::Stalls, "sD"),
     ] {
+        let (stalled, stall) = gate();
         let (open, gate) = gate();
-        let (stalled, stall) = super::support::origin::gate();
         let origin = Origin::start(move |visit| {
             visit.send(format!("HTTP/1.1 200 OK\r\n{framing}"))?;
             gate.wait();
@@ -1128,15 +1169,17 @@ fn an_end_loses_no_request_of_those_who_had_connected() {
     });
     let mut clients: Vec<Client> = (0..40).map(|_| balancer.connect()).collect();
     let (early, late) = clients.split_at_mut(20);
-    early
-        .iter_mut()
-        .for_each(|client| client.send(GET).unwrap());
+    for client in early.iter_mut() {
+        client.send(GET).unwrap();
+    }
     thread::sleep(Duration::from_millis(400));
     balancer.process.signal(Signal::CONT);
     eventually("the listeners are closed", || {
         TcpStream::connect(balancer.http).is_err().then_some(())
     });
-    late.iter_mut().for_each(|client| client.send(GET).unwrap());
+    for client in late.iter_mut() {
+        client.send(GET).unwrap();
+    }
     for client in &mut clients {
         let answer = client.answer(false).unwrap();
         assert_eq!(answer.body, b"hello");

@@ -220,7 +220,6 @@ pub(crate) fn cluster_with(n: usize, flags: &[&str]) -> (Balancer, Vec<Server>) 
     balancer.wait_for(&up);
     (balancer, servers)
 }
-
 /// The loopback address of nobody: connections are refused there.
 pub(crate) fn nobody() -> (IpAddr, SocketAddr) {
     let ip = own_address();

@@ -305,11 +305,11 @@ fn accept(
         shared.open.lock().unwrap().push(Arc::downgrade(&stream));
         let (shared, script) = (Arc::clone(shared), Arc::clone(script));
         // It ends with an error, the peer's close or the server's end.
-        thread::spawn(move || serve(stream, &shared, &*script).ok());
+        thread::spawn(move || serve(&stream, &shared, &*script).ok());
     }
 }
 
-fn serve(stream: Arc<TcpStream>, shared: &Arc<Shared>, script: &Script) -> io::Result<()> {
+fn serve(stream: &Arc<TcpStream>, shared: &Arc<Shared>, script: &Script) -> io::Result<()> {
     let mut connection = None;
     let mut read = Vec::new();
     loop {
@@ -318,7 +318,7 @@ fn serve(stream: Arc<TcpStream>, shared: &Arc<Shared>, script: &Script) -> io::R
                 break end + 4;
             }
             let mut chunk = [0; 16 * 1024];
-            match (&*stream).read(&mut chunk)? {
+            match (&**stream).read(&mut chunk)? {
                 0 => return Ok(()),
                 more => read.extend_from_slice(&chunk[..more]),
             }
@@ -338,7 +338,7 @@ fn serve(stream: Arc<TcpStream>, shared: &Arc<Shared>, script: &Script) -> io::R
         };
         let mut visit = Visit {
             index,
-            stream: Arc::clone(&stream),
+            stream: Arc::clone(stream),
             read: std::mem::take(&mut read),
             shared: Arc::clone(shared),
             body_read: false,
