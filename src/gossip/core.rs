@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     identity::{Id, MetaError},
+    lifeline::{LineNews, Lines},
     profile,
     seeds::{Company, pause_alone},
     table::Table,
@@ -41,6 +42,12 @@ const SEARCH_PERIOD: Duration = Duration::from_secs(1);
 /// The goodbye is said three times in all.
 const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
 const GOODBYE_REPEATS: u8 = 2;
+/// A balancer whose lifeline ended is greeted this often, for so long: its
+/// next life is found before it has looked for anyone.
+const HUNT_PERIOD: Duration = Duration::from_millis(150);
+const HUNT_TIME: Duration = Duration::from_secs(10);
+/// The most balancers that are looked for in this way.
+const MAX_HUNTED: usize = 64;
 /// At most one answer a while to one address, so that nobody can be flooded
 /// through us.
 const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
@@ -110,6 +117,10 @@ pub(super) struct Core {
     alone_since: Option<Instant>,
     /// Whom we answered lately, and when.
     answers: HashMap<(SocketAddr, Answer), Instant>,
+    /// The lifelines that others keep to us.
+    lines: Lines,
+    /// Balancers that are looked for: in which life they were lost, and when.
+    hunted: BTreeMap<SocketAddr, (u64, Instant)>,
     life: Life,
     local_changed: bool,
 }
@@ -132,6 +143,7 @@ enum Answer {
 enum Due {
     Foca(Timer<Id>),
     Search,
+    Hunt,
     Goodbye,
 }
 
@@ -170,6 +182,8 @@ impl Core {
             next_sync: birth.now,
             alone_since: Some(birth.now),
             answers: HashMap::new(),
+            lines: Lines::default(),
+            hunted: BTreeMap::new(),
             life: Life::Running,
             local_changed: true,
         })
@@ -193,7 +207,7 @@ impl Core {
         match kind {
             Kind::Foca => self.receive_foca(body),
             Kind::Hello => self.receive_hello(from, body),
-            Kind::Table => Err(DropReason::Malformed),
+            Kind::Table | Kind::Lifeline | Kind::Goodbye => Err(DropReason::Malformed),
         }
     }
 
@@ -205,6 +219,7 @@ impl Core {
             match due {
                 Due::Foca(timer) => self.fire(timer),
                 Due::Search => self.search(),
+                Due::Hunt => self.hunt_on(),
                 Due::Goodbye => self.repeat_goodbye(),
             }
         }
@@ -282,6 +297,34 @@ impl Core {
         self.apply(updates, self.synced);
         self.synced = true;
         self.plan_sync();
+    }
+
+    /// Takes in what became of a lifeline to us.
+    pub(super) fn follow_line(&mut self, news: LineNews, now: Instant) {
+        self.effects.now = now;
+        let hung_up = self.lines.follow(news);
+        if let Some(id) = hung_up.filter(|_| self.life == Life::Running) {
+            self.table.hung_up(id);
+        }
+    }
+
+    /// How many members keep a lifeline to us.
+    pub(super) fn lines_standing(&self) -> usize {
+        self.lines.count()
+    }
+
+    /// Looks for the next life of a balancer, whose end of our lifeline to it
+    /// closed.
+    pub(super) fn hunt(&mut self, lost: MemberId, now: Instant) {
+        self.effects.now = now;
+        if self.life != Life::Running || self.hunted.len() >= MAX_HUNTED {
+            return;
+        }
+        if self.hunted.is_empty() {
+            self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
+        }
+        self.hunted.insert(lost.addr, (lost.epoch, now));
+        self.greet([lost.addr]);
     }
 
     /// To be called after a batch of inputs, before the outputs are taken.
@@ -399,9 +442,20 @@ impl Core {
         if header.dst.addr() == own.addr() && header.dst != *own {
             self.correct_about_us(&header);
         }
+        self.note_sign_of_life(header.src.member_id());
         self.foca
             .handle_data(body, &mut self.effects)
             .map_err(|_| DropReason::Malformed)
+    }
+
+    /// A hunt ends with a word of the next life, or of the same one: then only
+    /// its line broke. That word must be fresh, not one from before its end.
+    fn note_sign_of_life(&mut self, id: MemberId) {
+        if let Some((epoch, since)) = self.hunted.get(&id.addr)
+            && (id.epoch > *epoch || self.effects.now >= *since + HUNT_PERIOD)
+        {
+            self.hunted.remove(&id.addr);
+        }
     }
 
     /// Refuses a packet that would make the table overflow.
@@ -566,18 +620,32 @@ impl Core {
         self.effects.set_timer(pause, Due::Search);
     }
 
+    fn hunt_on(&mut self) {
+        let now = self.effects.now;
+        self.hunted.retain(|_, (_, since)| now < *since + HUNT_TIME);
+        if self.hunted.is_empty() || self.life != Life::Running {
+            return;
+        }
+        let lost: Vec<_> = self.hunted.keys().copied().collect();
+        self.greet(lost);
+        self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
+    }
+
     fn greet_seeds(&mut self) {
+        let silent: Vec<_> = self.silent_seeds().collect();
+        self.greet(silent);
+    }
+
+    fn greet(&mut self, whom: impl IntoIterator<Item = SocketAddr>) {
         let own = self.foca.identity();
         let hello = Bytes::from(postcard::to_allocvec(own).unwrap_or_default());
-        let hellos: Vec<_> = self
-            .silent_seeds()
-            .map(|to| Outgoing {
+        self.effects
+            .sends
+            .extend(whom.into_iter().map(|to| Outgoing {
                 to,
                 kind: Kind::Hello,
                 body: hello.clone(),
-            })
-            .collect();
-        self.effects.sends.extend(hellos);
+            }));
     }
 
     fn silent_seeds(&self) -> impl Iterator<Item = SocketAddr> {
