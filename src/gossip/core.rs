@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use foca::{Foca, Header, Message, NoCustomBroadcast, Notification, PostcardCodec, State};
+use foca::{Foca, Header, Message, Notification, PostcardCodec, State};
 use foca::{Identity as _, Timer};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -22,12 +22,15 @@ use super::{
     identity::{Id, MetaError},
     lifeline::{LineNews, Lines},
     profile,
+    records::{self, MAX_RECORDS, Shared},
     seeds::{Company, pause_alone},
     table::Table,
     timers::Timers,
     wire::{DropReason, Kind},
 };
-use crate::membership::{MemberEvent, MemberId, MemberState, MemberView, Meta};
+use crate::membership::{
+    Intent, MemberEvent, MemberId, MemberState, MemberView, Meta, Name, Version, Wish,
+};
 
 /// The most members that are kept, the dead ones of a day included.
 pub(super) const MAX_MEMBERS: usize = 4096;
@@ -39,6 +42,12 @@ const SYNC_PERIOD: Duration = Duration::from_secs(30);
 const SYNC_RETRY: Duration = Duration::from_secs(1);
 /// How often missing members and silent seeds are looked for.
 const SEARCH_PERIOD: Duration = Duration::from_secs(1);
+/// How often somebody is told which records we have, while there are any.
+const DIGEST_PERIOD: Duration = Duration::from_secs(5);
+/// Of records that a sync brings, so many are told on at once. More come from
+/// a part of the cluster that was cut off; digests bring those everywhere
+/// without filling every packet for a minute.
+const MAX_TOLD_ON: usize = 64;
 /// The goodbye is said three times in all.
 const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
 const GOODBYE_REPEATS: u8 = 2;
@@ -72,12 +81,18 @@ pub(super) struct Roster {
     from: Id,
     /// The members it knows to be alive, with their incarnation.
     members: Vec<(Id, u16)>,
+    /// What operators want, as far as it knows.
+    records: Vec<Intent>,
 }
 
 impl Roster {
     #[cfg(test)]
     pub(super) fn forged(from: Id, members: Vec<(Id, u16)>) -> Self {
-        Self { from, members }
+        Self {
+            from,
+            members,
+            records: Vec::new(),
+        }
     }
 
     /// The address of the node that speaks.
@@ -100,7 +115,8 @@ pub(super) struct Birth {
 
 /// One node of the cluster.
 pub(super) struct Core {
-    foca: Foca<Id, PostcardCodec, StdRng, NoCustomBroadcast>,
+    foca: Foca<Id, PostcardCodec, StdRng, Shared>,
+    records: Shared,
     effects: Effects,
     table: Table,
     rng: StdRng,
@@ -113,6 +129,7 @@ pub(super) struct Core {
     /// Whether a state sync succeeded since the first peer appeared.
     synced: bool,
     next_sync: Instant,
+    next_digest: Instant,
     /// Since when there is no peer.
     alone_since: Option<Instant>,
     /// Whom we answered lately, and when.
@@ -136,6 +153,7 @@ enum Life {
 enum Answer {
     Welcome,
     Correction,
+    Records,
 }
 
 /// What a timer is for.
@@ -168,8 +186,16 @@ impl Core {
         let foca_rng = StdRng::seed_from_u64(rng.random());
         let mut effects = Effects::new(birth.now);
         effects.timers.set(birth.now, Due::Search);
+        let records = Shared::default();
         Ok(Self {
-            foca: Foca::new(id, profile::running(1), foca_rng, PostcardCodec),
+            foca: Foca::with_custom_broadcast(
+                id,
+                profile::running(1),
+                foca_rng,
+                PostcardCodec,
+                records.clone(),
+            ),
+            records,
             effects,
             table: Table::default(),
             rng,
@@ -180,6 +206,7 @@ impl Core {
             syncs: VecDeque::new(),
             synced: false,
             next_sync: birth.now,
+            next_digest: birth.now,
             alone_since: Some(birth.now),
             answers: HashMap::new(),
             lines: Lines::default(),
@@ -207,6 +234,7 @@ impl Core {
         match kind {
             Kind::Foca => self.receive_foca(body),
             Kind::Hello => self.receive_hello(from, body),
+            Kind::Digest => self.receive_digest(body),
             Kind::Table | Kind::Lifeline | Kind::Goodbye => Err(DropReason::Malformed),
         }
     }
@@ -245,6 +273,28 @@ impl Core {
         Ok(())
     }
 
+    /// Says what an operator wants of a server to everyone, this node too.
+    pub(super) fn declare(&mut self, service: Name, server: Name, wish: Wish, now: Instant) {
+        self.effects.now = now;
+        if self.life != Life::Running {
+            return;
+        }
+        self.wind_records();
+        let intent = Intent {
+            service,
+            server,
+            wish,
+            version: Version {
+                clock: self.records.lock().next_clock(),
+                writer: self.foca.identity().addr(),
+            },
+        };
+        self.tell_on(&intent);
+        tolerate(self.foca.set_config(profile::loud(self.size)));
+        tolerate(self.foca.gossip(&mut self.effects));
+        tolerate(self.foca.set_config(profile::running(self.size)));
+    }
+
     /// Says goodbye. It is over once [`Core::is_gone`].
     pub(super) fn leave(&mut self, now: Instant) {
         self.effects.now = now;
@@ -268,6 +318,7 @@ impl Core {
         if self.life != Life::Running {
             return;
         }
+        self.merge_records(roster.records);
         let own = self.foca.identity().addr();
         let (ours, theirs): (Vec<_>, Vec<_>) = std::iter::once((roster.from, 0))
             .chain(roster.members)
@@ -348,7 +399,8 @@ impl Core {
     }
 
     pub(super) fn next_event(&mut self) -> Option<MemberEvent> {
-        self.table.pop_event()
+        let wanted = || self.records.lock().pop_news().map(MemberEvent::Wanted);
+        self.table.pop_event().or_else(wanted)
     }
 
     /// A peer to exchange [`Core::roster`] with.
@@ -415,6 +467,7 @@ impl Core {
         Roster {
             from: self.foca.identity().clone(),
             members,
+            records: self.records.lock().all(),
         }
     }
 
@@ -443,6 +496,7 @@ impl Core {
             self.correct_about_us(&header);
         }
         self.note_sign_of_life(header.src.member_id());
+        self.wind_records();
         self.foca
             .handle_data(body, &mut self.effects)
             .map_err(|_| DropReason::Malformed)
@@ -502,6 +556,21 @@ impl Core {
         Ok(())
     }
 
+    /// A member tells which records it has: if they are not ours, one of us
+    /// missed something.
+    fn receive_digest(&mut self, body: &[u8]) -> Result<(), DropReason> {
+        let (sender, digest): (SocketAddr, u64) =
+            postcard::from_bytes(body).map_err(|_| DropReason::Malformed)?;
+        let differs = digest != self.records.lock().digest();
+        if differs
+            && self.table.is_active(sender)
+            && self.may_answer(sender, Answer::Records, CORRECTION_PAUSE)
+        {
+            self.syncs.push_back(sender);
+        }
+        Ok(())
+    }
+
     /// The identity we hold for a node, if it is of a later life than `id`.
     fn later_life(&self, id: &Id) -> Option<Id> {
         let known = self.known_at(id.addr())?;
@@ -511,7 +580,7 @@ impl Core {
     /// Makes our identity win over another one with our address.
     fn outlive(&mut self, other: &Id) {
         let own = self.foca.identity();
-        let wall = self.unix_ms + (self.effects.now - self.born).as_millis() as u64;
+        let wall = self.wall_clock();
         if other.win_addr_conflict(own) && other.epoch() < wall + MAX_AHEAD {
             let reborn = own.reborn(other.epoch() + 1);
             self.become_id(reborn);
@@ -563,6 +632,61 @@ impl Core {
         }
     }
 
+    // --- records ---
+
+    /// Takes over what operators want, as a peer knows it.
+    fn merge_records(&mut self, records: Vec<Intent>) {
+        self.wind_records();
+        let mut told_on = 0;
+        for intent in records.into_iter().take(MAX_RECORDS) {
+            // The first time it is news to nobody but us.
+            if !self.synced || told_on == MAX_TOLD_ON {
+                self.records.lock().offer(intent);
+            } else if self.tell_on(&intent) {
+                told_on += 1;
+            }
+        }
+    }
+
+    /// Takes a record over and broadcasts it, if it is new.
+    fn tell_on(&mut self, intent: &Intent) -> bool {
+        self.foca
+            .add_broadcast(&records::encode(intent))
+            .unwrap_or(false)
+    }
+
+    fn wind_records(&mut self) {
+        self.records.lock().set_clock(self.wall_clock());
+    }
+
+    /// Unix milliseconds, by the clock as it was at the start.
+    fn wall_clock(&self) -> u64 {
+        self.unix_ms + (self.effects.now - self.born).as_millis() as u64
+    }
+
+    /// Tells somebody which records we have: broadcasts may get lost.
+    fn tell_digest(&mut self) {
+        let now = self.effects.now;
+        let (empty, digest) = {
+            let records = self.records.lock();
+            (records.is_empty(), records.digest())
+        };
+        if now < self.next_digest || empty {
+            return;
+        }
+        let Some(to) = self.random_peer() else {
+            return;
+        };
+        self.next_digest = now + DIGEST_PERIOD;
+        let own = self.foca.identity().addr();
+        let body = postcard::to_allocvec(&(own, digest)).unwrap_or_default();
+        self.effects.sends.push_back(Outgoing {
+            to,
+            kind: Kind::Digest,
+            body: body.into(),
+        });
+    }
+
     // --- timers ---
 
     /// Timers that are late tell that this process did not run. A suspect
@@ -611,6 +735,7 @@ impl Core {
         self.greet_seeds();
         self.knock();
         self.sync_when_due();
+        self.tell_digest();
         self.table.expire(self.effects.now);
         self.forget_long_down();
         let pause = match self.alone_since {
@@ -682,10 +807,16 @@ impl Core {
         if self.effects.now < self.next_sync || !self.has_peers() {
             return;
         }
-        let chosen = self.rng.random_range(0..self.foca.num_members());
-        let peer = self.foca.iter_members().nth(chosen);
-        self.syncs.extend(peer.map(|member| member.id().addr()));
+        let peer = self.random_peer();
+        self.syncs.extend(peer);
         self.plan_sync();
+    }
+
+    fn random_peer(&mut self) -> Option<SocketAddr> {
+        let peers = self.foca.num_members();
+        let chosen = (peers > 0).then(|| self.rng.random_range(0..peers))?;
+        let peer = self.foca.iter_members().nth(chosen)?;
+        Some(peer.id().addr())
     }
 
     fn plan_sync(&mut self) {

@@ -22,7 +22,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    Demand, Published,
+    Declaration, Demand, Published,
     core::{Core, Roster},
     lifeline::{Keeper, LineNews},
     outbox::Outbox,
@@ -44,6 +44,7 @@ pub(super) struct Driver {
     pub(super) envelope: Arc<Envelope>,
     pub(super) counters: Arc<Counters>,
     pub(super) demands: watch::Receiver<Demand>,
+    pub(super) declarations: mpsc::Receiver<Declaration>,
     pub(super) seeds: mpsc::Receiver<Vec<SocketAddr>>,
     pub(super) requests: mpsc::Receiver<Request>,
     /// Of the lifelines that others keep to us.
@@ -62,6 +63,7 @@ pub(super) struct Driver {
 /// Everything that can wake the driver.
 enum Input {
     Demand(Demand),
+    Declaration(Declaration),
     Abandoned,
     Readable,
     Deadline,
@@ -89,6 +91,11 @@ impl Driver {
                     // The handle has checked it; a refusal changes nothing.
                     self.core.update(&meta, now).unwrap_or_default();
                 }
+                Input::Declaration(Declaration {
+                    service,
+                    server,
+                    wish,
+                }) => self.core.declare(service, server, wish, now),
                 Input::Seeds(seeds) => self.core.set_seeds(seeds, now),
                 Input::Request(request) => self.answer(request, now),
                 Input::Line(news) => {
@@ -130,6 +137,7 @@ impl Driver {
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 Input::Deadline
             }
+            Some(declared) = self.declarations.recv() => Input::Declaration(declared),
             Some(seeds) = self.seeds.recv() => Input::Seeds(seeds),
             Some(news) = self.lines.recv() => Input::Line(news),
             Some(balancer) = self.lost.recv() => Input::Lost(balancer),

@@ -17,6 +17,7 @@ mod lifeline;
 mod outbox;
 mod port;
 mod profile;
+mod records;
 mod seeds;
 #[cfg(test)]
 mod sim;
@@ -52,7 +53,7 @@ pub use self::{
     seeds::{DEFAULT_PORT, Seed, SeedError, local_address},
     wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
 };
-use crate::membership::{MemberEvent, MemberId, MemberView, Meta, Name};
+use crate::membership::{MemberEvent, MemberId, MemberView, Meta, Name, Wish};
 
 /// How often a port free for UDP may turn out taken for TCP.
 const BIND_ATTEMPTS: usize = 16;
@@ -60,6 +61,9 @@ const BIND_ATTEMPTS: usize = 16;
 const SEED_QUEUE: usize = 1;
 /// Each exchange waits for its answer, so there are no more than these.
 const REQUEST_QUEUE: usize = 32;
+/// As many as are kept: whoever sets a whole cluster's servers at once finds
+/// room.
+const DECLARATION_QUEUE: usize = records::MAX_RECORDS;
 /// Whoever watches a lifeline waits while as many have something to tell.
 const LINE_QUEUE: usize = 64;
 
@@ -132,6 +136,14 @@ struct Demand {
     leave: bool,
 }
 
+/// What an operator wants of a server, before it has a version.
+#[derive(Debug)]
+struct Declaration {
+    service: Name,
+    server: Name,
+    wish: Wish,
+}
+
 /// What the driver last knew.
 #[derive(Debug, Clone)]
 struct Published {
@@ -144,6 +156,7 @@ struct Published {
 #[derive(Debug, Clone)]
 pub struct Handle {
     demands: watch::Sender<Demand>,
+    declarations: mpsc::Sender<Declaration>,
     published: watch::Receiver<Published>,
     envelope: Arc<Envelope>,
     counters: Arc<Counters>,
@@ -175,6 +188,7 @@ pub fn spawn(
         meta: settings.meta,
         leave: false,
     });
+    let (declare, declarations) = mpsc::channel(DECLARATION_QUEUE);
     let (publish, published) = watch::channel(Published {
         members: Arc::new(core.view()),
         local: core.local(),
@@ -191,6 +205,7 @@ pub fn spawn(
         envelope: Arc::clone(&envelope),
         counters: Arc::clone(&counters),
         demands,
+        declarations,
         seeds,
         requests,
         lines,
@@ -218,6 +233,7 @@ pub fn spawn(
     });
     Ok(Handle {
         demands: demand_sender,
+        declarations: declare,
         published,
         envelope,
         counters,
@@ -230,6 +246,20 @@ impl Handle {
         Id::new(self.local().addr, 0, &meta)?;
         self.demands.send_modify(|demand| demand.meta = meta);
         Ok(())
+    }
+
+    /// Says what an operator wants of a server, which need not be there. Every
+    /// node keeps it, the latest word counting, and hands it to those that
+    /// come later; here it comes out as [`MemberEvent::Wanted`] like any other.
+    ///
+    /// `false` when it is lost: the node has ended, or thousands more wait.
+    pub fn declare(&self, service: Name, server: Name, wish: Wish) -> bool {
+        let declaration = Declaration {
+            service,
+            server,
+            wish,
+        };
+        self.declarations.try_send(declaration).is_ok()
     }
 
     /// Says goodbye, and returns once that has gone out, in some 60 ms; the
@@ -291,7 +321,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::membership::{Announcement, MemberState, Phase, Role};
+    use crate::membership::{Admin, Announcement, MemberState, Phase, Role};
 
     struct Node {
         handle: Handle,
@@ -536,6 +566,31 @@ mod tests {
         let id = agents[0].handle.local();
         drop(agents.remove(0));
         assert_eq!(balancer.hangs_up().await, id);
+    }
+
+    fn wanted(event: &MemberEvent) -> Option<Wish> {
+        match event {
+            MemberEvent::Wanted(intent) => Some(intent.wish),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_operator_wants_is_known_everywhere_and_survives_its_balancer() {
+        let mut balancer = start_balancer(any_port());
+        let mut agent = start("s1", &[&balancer]);
+        agent.until(|members| members.len() == 2).await;
+        let [service, server] = ["nodes", "s1"].map(|name| name.parse::<Name>().unwrap());
+        let drain = Wish::State(Admin::Drain);
+        assert!(balancer.handle.declare(service, server, drain));
+        for node in [&mut balancer, &mut agent] {
+            while wanted(&node.event().await) != Some(drain) {}
+        }
+        let addr = balancer.handle.local().addr;
+        drop(balancer.handle);
+        while balancer.events.recv().await.is_some() {}
+        let mut restarted = start_balancer(bind_again(addr).await);
+        while wanted(&restarted.event().await) != Some(drain) {}
     }
 
     #[tokio::test]

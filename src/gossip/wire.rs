@@ -57,6 +57,8 @@ pub(super) enum Kind {
     Lifeline = 3,
     /// "I close this lifeline", over TCP only.
     Goodbye = 4,
+    /// "These are the operators' wishes I know", in short.
+    Digest = 5,
 }
 
 /// Why a packet was dropped.
@@ -378,6 +380,7 @@ fn parse(inside: &[u8]) -> Result<Opened, DropReason> {
         2 => Kind::Table,
         3 => Kind::Lifeline,
         4 => Kind::Goodbye,
+        5 => Kind::Digest,
         _ => return Err(DropReason::Malformed),
     };
     Ok(Opened {
