@@ -177,6 +177,8 @@ struct Effects {
     forget: BTreeMap<SocketAddr, (Instant, Id)>,
     /// foca took a new identity of itself.
     rejoined: bool,
+    /// Something happened by which foca may see a member differently.
+    stirred: bool,
 }
 
 impl Core {
@@ -381,6 +383,9 @@ impl Core {
     /// To be called after a batch of inputs, before the outputs are taken.
     pub(super) fn settle(&mut self) {
         self.reconnect_after_rejoin();
+        if !std::mem::take(&mut self.effects.stirred) {
+            return;
+        }
         self.note_company();
         let own = self.foca.identity().addr();
         let now = self.effects.now;
@@ -471,6 +476,17 @@ impl Core {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn records_digest(&self) -> u64 {
+        self.records.lock().digest()
+    }
+
+    #[cfg(test)]
+    pub(super) fn wishes(&self) -> Vec<Wish> {
+        let records = self.records.lock().all();
+        records.into_iter().map(|record| record.wish).collect()
+    }
+
     // --- messages ---
 
     fn receive_foca(&mut self, body: &[u8]) -> Result<(), DropReason> {
@@ -497,6 +513,7 @@ impl Core {
         }
         self.note_sign_of_life(header.src.member_id());
         self.wind_records();
+        self.effects.stirred = true;
         self.foca
             .handle_data(body, &mut self.effects)
             .map_err(|_| DropReason::Malformed)
@@ -716,6 +733,14 @@ impl Core {
         {
             return;
         }
+        // Most wake-ups only send: the table need not be gone through.
+        self.effects.stirred |= !matches!(
+            timer,
+            Timer::PeriodicGossip(_)
+                | Timer::PeriodicAnnounce(_)
+                | Timer::PeriodicAnnounceDown(_)
+                | Timer::SendIndirectProbe { .. }
+        );
         tolerate(self.foca.handle_timer(timer, &mut self.effects));
     }
 
@@ -867,6 +892,7 @@ impl Core {
     }
 
     fn apply(&mut self, updates: impl Iterator<Item = foca::Member<Id>>, do_broadcast: bool) {
+        self.effects.stirred = true;
         tolerate(
             self.foca
                 .apply_many(updates, do_broadcast, &mut self.effects),
@@ -899,6 +925,7 @@ impl Effects {
             timers: Timers::new(),
             forget: BTreeMap::new(),
             rejoined: false,
+            stirred: true,
         }
     }
 
