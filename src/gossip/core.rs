@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use foca::{Foca, Header, Message, NoCustomBroadcast, Notification, PostcardCodec, State};
+use foca::{Foca, Header, Message, Notification, PostcardCodec, State};
 use foca::{Identity as _, Timer};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -20,13 +20,17 @@ use tokio::time::Instant;
 
 use super::{
     identity::{Id, MetaError},
+    lifeline::{LineNews, Lines},
     profile,
+    records::{self, MAX_RECORDS, Shared},
     seeds::{Company, pause_alone},
     table::Table,
     timers::Timers,
     wire::{DropReason, Kind},
 };
-use crate::membership::{MemberEvent, MemberId, MemberState, MemberView, Meta};
+use crate::membership::{
+    Intent, MemberEvent, MemberId, MemberState, MemberView, Meta, Name, Version, Wish,
+};
 
 /// The most members that are kept, the dead ones of a day included.
 pub(super) const MAX_MEMBERS: usize = 4096;
@@ -38,9 +42,21 @@ const SYNC_PERIOD: Duration = Duration::from_secs(30);
 const SYNC_RETRY: Duration = Duration::from_secs(1);
 /// How often missing members and silent seeds are looked for.
 const SEARCH_PERIOD: Duration = Duration::from_secs(1);
+/// How often somebody is told which records we have, while there are any.
+const DIGEST_PERIOD: Duration = Duration::from_secs(5);
+/// Of records that a sync brings, so many are told on at once. More come from
+/// a part of the cluster that was cut off; digests bring those everywhere
+/// without filling every packet for a minute.
+const MAX_TOLD_ON: usize = 64;
 /// The goodbye is said three times in all.
 const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
 const GOODBYE_REPEATS: u8 = 2;
+/// A balancer whose lifeline ended is greeted this often, for so long: its
+/// next life is found before it has looked for anyone.
+const HUNT_PERIOD: Duration = Duration::from_millis(150);
+const HUNT_TIME: Duration = Duration::from_secs(10);
+/// The most balancers that are looked for in this way.
+const MAX_HUNTED: usize = 64;
 /// At most one answer a while to one address, so that nobody can be flooded
 /// through us.
 const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
@@ -65,12 +81,18 @@ pub(super) struct Roster {
     from: Id,
     /// The members it knows to be alive, with their incarnation.
     members: Vec<(Id, u16)>,
+    /// What operators want, as far as it knows.
+    records: Vec<Intent>,
 }
 
 impl Roster {
     #[cfg(test)]
     pub(super) fn forged(from: Id, members: Vec<(Id, u16)>) -> Self {
-        Self { from, members }
+        Self {
+            from,
+            members,
+            records: Vec::new(),
+        }
     }
 
     /// The address of the node that speaks.
@@ -93,7 +115,8 @@ pub(super) struct Birth {
 
 /// One node of the cluster.
 pub(super) struct Core {
-    foca: Foca<Id, PostcardCodec, StdRng, NoCustomBroadcast>,
+    foca: Foca<Id, PostcardCodec, StdRng, Shared>,
+    records: Shared,
     effects: Effects,
     table: Table,
     rng: StdRng,
@@ -106,10 +129,15 @@ pub(super) struct Core {
     /// Whether a state sync succeeded since the first peer appeared.
     synced: bool,
     next_sync: Instant,
+    next_digest: Instant,
     /// Since when there is no peer.
     alone_since: Option<Instant>,
     /// Whom we answered lately, and when.
     answers: HashMap<(SocketAddr, Answer), Instant>,
+    /// The lifelines that others keep to us.
+    lines: Lines,
+    /// Balancers that are looked for: in which life they were lost, and when.
+    hunted: BTreeMap<SocketAddr, (u64, Instant)>,
     life: Life,
     local_changed: bool,
 }
@@ -125,6 +153,7 @@ enum Life {
 enum Answer {
     Welcome,
     Correction,
+    Records,
 }
 
 /// What a timer is for.
@@ -132,6 +161,7 @@ enum Answer {
 enum Due {
     Foca(Timer<Id>),
     Search,
+    Hunt,
     Goodbye,
 }
 
@@ -147,6 +177,8 @@ struct Effects {
     forget: BTreeMap<SocketAddr, (Instant, Id)>,
     /// foca took a new identity of itself.
     rejoined: bool,
+    /// Something happened by which foca may see a member differently.
+    stirred: bool,
 }
 
 impl Core {
@@ -156,8 +188,16 @@ impl Core {
         let foca_rng = StdRng::seed_from_u64(rng.random());
         let mut effects = Effects::new(birth.now);
         effects.timers.set(birth.now, Due::Search);
+        let records = Shared::default();
         Ok(Self {
-            foca: Foca::new(id, profile::running(1), foca_rng, PostcardCodec),
+            foca: Foca::with_custom_broadcast(
+                id,
+                profile::running(1),
+                foca_rng,
+                PostcardCodec,
+                records.clone(),
+            ),
+            records,
             effects,
             table: Table::default(),
             rng,
@@ -168,8 +208,11 @@ impl Core {
             syncs: VecDeque::new(),
             synced: false,
             next_sync: birth.now,
+            next_digest: birth.now,
             alone_since: Some(birth.now),
             answers: HashMap::new(),
+            lines: Lines::default(),
+            hunted: BTreeMap::new(),
             life: Life::Running,
             local_changed: true,
         })
@@ -193,7 +236,8 @@ impl Core {
         match kind {
             Kind::Foca => self.receive_foca(body),
             Kind::Hello => self.receive_hello(from, body),
-            Kind::Table => Err(DropReason::Malformed),
+            Kind::Digest => self.receive_digest(body),
+            Kind::Table | Kind::Lifeline | Kind::Goodbye => Err(DropReason::Malformed),
         }
     }
 
@@ -205,6 +249,7 @@ impl Core {
             match due {
                 Due::Foca(timer) => self.fire(timer),
                 Due::Search => self.search(),
+                Due::Hunt => self.hunt_on(),
                 Due::Goodbye => self.repeat_goodbye(),
             }
         }
@@ -230,6 +275,28 @@ impl Core {
         Ok(())
     }
 
+    /// Says what an operator wants of a server to everyone, this node too.
+    pub(super) fn declare(&mut self, service: Name, server: Name, wish: Wish, now: Instant) {
+        self.effects.now = now;
+        if self.life != Life::Running {
+            return;
+        }
+        self.wind_records();
+        let intent = Intent {
+            service,
+            server,
+            wish,
+            version: Version {
+                clock: self.records.lock().next_clock(),
+                writer: self.foca.identity().addr(),
+            },
+        };
+        self.tell_on(&intent);
+        tolerate(self.foca.set_config(profile::loud(self.size)));
+        tolerate(self.foca.gossip(&mut self.effects));
+        tolerate(self.foca.set_config(profile::running(self.size)));
+    }
+
     /// Says goodbye. It is over once [`Core::is_gone`].
     pub(super) fn leave(&mut self, now: Instant) {
         self.effects.now = now;
@@ -253,6 +320,7 @@ impl Core {
         if self.life != Life::Running {
             return;
         }
+        self.merge_records(roster.records);
         let own = self.foca.identity().addr();
         let (ours, theirs): (Vec<_>, Vec<_>) = std::iter::once((roster.from, 0))
             .chain(roster.members)
@@ -284,9 +352,40 @@ impl Core {
         self.plan_sync();
     }
 
+    /// Takes in what became of a lifeline to us.
+    pub(super) fn follow_line(&mut self, news: LineNews, now: Instant) {
+        self.effects.now = now;
+        let hung_up = self.lines.follow(news);
+        if let Some(id) = hung_up.filter(|_| self.life == Life::Running) {
+            self.table.hung_up(id);
+        }
+    }
+
+    /// How many members keep a lifeline to us.
+    pub(super) fn lines_standing(&self) -> usize {
+        self.lines.count()
+    }
+
+    /// Looks for the next life of a balancer, whose end of our lifeline to it
+    /// closed.
+    pub(super) fn hunt(&mut self, lost: MemberId, now: Instant) {
+        self.effects.now = now;
+        if self.life != Life::Running || self.hunted.len() >= MAX_HUNTED {
+            return;
+        }
+        if self.hunted.is_empty() {
+            self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
+        }
+        self.hunted.insert(lost.addr, (lost.epoch, now));
+        self.greet([lost.addr]);
+    }
+
     /// To be called after a batch of inputs, before the outputs are taken.
     pub(super) fn settle(&mut self) {
         self.reconnect_after_rejoin();
+        if !std::mem::take(&mut self.effects.stirred) {
+            return;
+        }
         self.note_company();
         let own = self.foca.identity().addr();
         let now = self.effects.now;
@@ -305,7 +404,8 @@ impl Core {
     }
 
     pub(super) fn next_event(&mut self) -> Option<MemberEvent> {
-        self.table.pop_event()
+        let wanted = || self.records.lock().pop_news().map(MemberEvent::Wanted);
+        self.table.pop_event().or_else(wanted)
     }
 
     /// A peer to exchange [`Core::roster`] with.
@@ -372,7 +472,19 @@ impl Core {
         Roster {
             from: self.foca.identity().clone(),
             members,
+            records: self.records.lock().all(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn records_digest(&self) -> u64 {
+        self.records.lock().digest()
+    }
+
+    #[cfg(test)]
+    pub(super) fn wishes(&self) -> Vec<Wish> {
+        let records = self.records.lock().all();
+        records.into_iter().map(|record| record.wish).collect()
     }
 
     // --- messages ---
@@ -399,9 +511,22 @@ impl Core {
         if header.dst.addr() == own.addr() && header.dst != *own {
             self.correct_about_us(&header);
         }
+        self.note_sign_of_life(header.src.member_id());
+        self.wind_records();
+        self.effects.stirred = true;
         self.foca
             .handle_data(body, &mut self.effects)
             .map_err(|_| DropReason::Malformed)
+    }
+
+    /// A hunt ends with a word of the next life, or of the same one: then only
+    /// its line broke. That word must be fresh, not one from before its end.
+    fn note_sign_of_life(&mut self, id: MemberId) {
+        if let Some((epoch, since)) = self.hunted.get(&id.addr)
+            && (id.epoch > *epoch || self.effects.now >= *since + HUNT_PERIOD)
+        {
+            self.hunted.remove(&id.addr);
+        }
     }
 
     /// Refuses a packet that would make the table overflow.
@@ -448,6 +573,21 @@ impl Core {
         Ok(())
     }
 
+    /// A member tells which records it has: if they are not ours, one of us
+    /// missed something.
+    fn receive_digest(&mut self, body: &[u8]) -> Result<(), DropReason> {
+        let (sender, digest): (SocketAddr, u64) =
+            postcard::from_bytes(body).map_err(|_| DropReason::Malformed)?;
+        let differs = digest != self.records.lock().digest();
+        if differs
+            && self.table.is_active(sender)
+            && self.may_answer(sender, Answer::Records, CORRECTION_PAUSE)
+        {
+            self.syncs.push_back(sender);
+        }
+        Ok(())
+    }
+
     /// The identity we hold for a node, if it is of a later life than `id`.
     fn later_life(&self, id: &Id) -> Option<Id> {
         let known = self.known_at(id.addr())?;
@@ -457,7 +597,7 @@ impl Core {
     /// Makes our identity win over another one with our address.
     fn outlive(&mut self, other: &Id) {
         let own = self.foca.identity();
-        let wall = self.unix_ms + (self.effects.now - self.born).as_millis() as u64;
+        let wall = self.wall_clock();
         if other.win_addr_conflict(own) && other.epoch() < wall + MAX_AHEAD {
             let reborn = own.reborn(other.epoch() + 1);
             self.become_id(reborn);
@@ -509,6 +649,61 @@ impl Core {
         }
     }
 
+    // --- records ---
+
+    /// Takes over what operators want, as a peer knows it.
+    fn merge_records(&mut self, records: Vec<Intent>) {
+        self.wind_records();
+        let mut told_on = 0;
+        for intent in records.into_iter().take(MAX_RECORDS) {
+            // The first time it is news to nobody but us.
+            if !self.synced || told_on == MAX_TOLD_ON {
+                self.records.lock().offer(intent);
+            } else if self.tell_on(&intent) {
+                told_on += 1;
+            }
+        }
+    }
+
+    /// Takes a record over and broadcasts it, if it is new.
+    fn tell_on(&mut self, intent: &Intent) -> bool {
+        self.foca
+            .add_broadcast(&records::encode(intent))
+            .unwrap_or(false)
+    }
+
+    fn wind_records(&mut self) {
+        self.records.lock().set_clock(self.wall_clock());
+    }
+
+    /// Unix milliseconds, by the clock as it was at the start.
+    fn wall_clock(&self) -> u64 {
+        self.unix_ms + (self.effects.now - self.born).as_millis() as u64
+    }
+
+    /// Tells somebody which records we have: broadcasts may get lost.
+    fn tell_digest(&mut self) {
+        let now = self.effects.now;
+        let (empty, digest) = {
+            let records = self.records.lock();
+            (records.is_empty(), records.digest())
+        };
+        if now < self.next_digest || empty {
+            return;
+        }
+        let Some(to) = self.random_peer() else {
+            return;
+        };
+        self.next_digest = now + DIGEST_PERIOD;
+        let own = self.foca.identity().addr();
+        let body = postcard::to_allocvec(&(own, digest)).unwrap_or_default();
+        self.effects.sends.push_back(Outgoing {
+            to,
+            kind: Kind::Digest,
+            body: body.into(),
+        });
+    }
+
     // --- timers ---
 
     /// Timers that are late tell that this process did not run. A suspect
@@ -538,6 +733,14 @@ impl Core {
         {
             return;
         }
+        // Most wake-ups only send: the table need not be gone through.
+        self.effects.stirred |= !matches!(
+            timer,
+            Timer::PeriodicGossip(_)
+                | Timer::PeriodicAnnounce(_)
+                | Timer::PeriodicAnnounceDown(_)
+                | Timer::SendIndirectProbe { .. }
+        );
         tolerate(self.foca.handle_timer(timer, &mut self.effects));
     }
 
@@ -557,6 +760,7 @@ impl Core {
         self.greet_seeds();
         self.knock();
         self.sync_when_due();
+        self.tell_digest();
         self.table.expire(self.effects.now);
         self.forget_long_down();
         let pause = match self.alone_since {
@@ -566,18 +770,32 @@ impl Core {
         self.effects.set_timer(pause, Due::Search);
     }
 
+    fn hunt_on(&mut self) {
+        let now = self.effects.now;
+        self.hunted.retain(|_, (_, since)| now < *since + HUNT_TIME);
+        if self.hunted.is_empty() || self.life != Life::Running {
+            return;
+        }
+        let lost: Vec<_> = self.hunted.keys().copied().collect();
+        self.greet(lost);
+        self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
+    }
+
     fn greet_seeds(&mut self) {
+        let silent: Vec<_> = self.silent_seeds().collect();
+        self.greet(silent);
+    }
+
+    fn greet(&mut self, whom: impl IntoIterator<Item = SocketAddr>) {
         let own = self.foca.identity();
         let hello = Bytes::from(postcard::to_allocvec(own).unwrap_or_default());
-        let hellos: Vec<_> = self
-            .silent_seeds()
-            .map(|to| Outgoing {
+        self.effects
+            .sends
+            .extend(whom.into_iter().map(|to| Outgoing {
                 to,
                 kind: Kind::Hello,
                 body: hello.clone(),
-            })
-            .collect();
-        self.effects.sends.extend(hellos);
+            }));
     }
 
     fn silent_seeds(&self) -> impl Iterator<Item = SocketAddr> {
@@ -614,10 +832,16 @@ impl Core {
         if self.effects.now < self.next_sync || !self.has_peers() {
             return;
         }
-        let chosen = self.rng.random_range(0..self.foca.num_members());
-        let peer = self.foca.iter_members().nth(chosen);
-        self.syncs.extend(peer.map(|member| member.id().addr()));
+        let peer = self.random_peer();
+        self.syncs.extend(peer);
         self.plan_sync();
+    }
+
+    fn random_peer(&mut self) -> Option<SocketAddr> {
+        let peers = self.foca.num_members();
+        let chosen = (peers > 0).then(|| self.rng.random_range(0..peers))?;
+        let peer = self.foca.iter_members().nth(chosen)?;
+        Some(peer.id().addr())
     }
 
     fn plan_sync(&mut self) {
@@ -668,6 +892,7 @@ impl Core {
     }
 
     fn apply(&mut self, updates: impl Iterator<Item = foca::Member<Id>>, do_broadcast: bool) {
+        self.effects.stirred = true;
         tolerate(
             self.foca
                 .apply_many(updates, do_broadcast, &mut self.effects),
@@ -700,6 +925,7 @@ impl Effects {
             timers: Timers::new(),
             forget: BTreeMap::new(),
             rejoined: false,
+            stirred: true,
         }
     }
 

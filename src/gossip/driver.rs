@@ -9,7 +9,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -22,14 +22,15 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    Published, Wish,
+    Declaration, Demand, Published,
     core::{Core, Roster},
+    lifeline::{Keeper, LineNews},
     outbox::Outbox,
     seeds::Company,
     sync::{self, Request},
     wire::{Counters, DropReason, Envelope, MAX_PACKET},
 };
-use crate::membership::MemberEvent;
+use crate::membership::{MemberEvent, MemberId};
 
 /// Datagrams taken in one round, so that a flood cannot keep timers waiting.
 const MAX_DRAINED: usize = 256;
@@ -42,9 +43,15 @@ pub(super) struct Driver {
     pub(super) socket: UdpSocket,
     pub(super) envelope: Arc<Envelope>,
     pub(super) counters: Arc<Counters>,
-    pub(super) wishes: watch::Receiver<Wish>,
+    pub(super) demands: watch::Receiver<Demand>,
+    pub(super) declarations: mpsc::Receiver<Declaration>,
     pub(super) seeds: mpsc::Receiver<Vec<SocketAddr>>,
     pub(super) requests: mpsc::Receiver<Request>,
+    /// Of the lifelines that others keep to us.
+    pub(super) lines: mpsc::Receiver<LineNews>,
+    /// Balancers whose end of our lifeline closed.
+    pub(super) lost: mpsc::Receiver<MemberId>,
+    pub(super) keeper: Keeper,
     pub(super) events: mpsc::Sender<MemberEvent>,
     pub(super) published: watch::Sender<Published>,
     pub(super) company: watch::Sender<Company>,
@@ -55,12 +62,15 @@ pub(super) struct Driver {
 
 /// Everything that can wake the driver.
 enum Input {
-    Wish(Wish),
+    Demand(Demand),
+    Declaration(Declaration),
     Abandoned,
     Readable,
     Deadline,
     Seeds(Vec<SocketAddr>),
     Request(Request),
+    Line(LineNews),
+    Lost(MemberId),
     Exchanged(io::Result<Roster>),
     RoomForEvent,
 }
@@ -76,13 +86,24 @@ impl Driver {
             let now = Instant::now();
             match input {
                 Input::Abandoned => return,
-                Input::Wish(Wish { leave: true, .. }) => self.core.leave(now),
-                Input::Wish(Wish { meta, .. }) => {
+                Input::Demand(Demand { leave: true, .. }) => self.core.leave(now),
+                Input::Demand(Demand { meta, .. }) => {
                     // The handle has checked it; a refusal changes nothing.
                     self.core.update(&meta, now).unwrap_or_default();
                 }
+                Input::Declaration(Declaration {
+                    service,
+                    server,
+                    wish,
+                }) => self.core.declare(service, server, wish, now),
                 Input::Seeds(seeds) => self.core.set_seeds(seeds, now),
                 Input::Request(request) => self.answer(request, now),
+                Input::Line(news) => {
+                    self.core.follow_line(news, now);
+                    let standing = self.core.lines_standing() as u64;
+                    self.counters.lifelines.store(standing, Ordering::Relaxed);
+                }
+                Input::Lost(balancer) => self.core.hunt(balancer, now),
                 Input::Exchanged(Ok(roster)) => {
                     Counters::add(&self.counters.synced);
                     self.core.merge(roster, now);
@@ -95,6 +116,7 @@ impl Driver {
             }
             self.round(now);
         }
+        self.keeper.farewell().await;
     }
 
     /// Waits for one input. Cancel safe: each branch only receives.
@@ -102,8 +124,8 @@ impl Driver {
         let deadline = self.core.deadline();
         tokio::select! {
             biased;
-            changed = self.wishes.changed() => match changed {
-                Ok(()) => Input::Wish(self.wishes.borrow_and_update().clone()),
+            changed = self.demands.changed() => match changed {
+                Ok(()) => Input::Demand(self.demands.borrow_and_update().clone()),
                 Err(_) => Input::Abandoned,
             },
             room = self.events.reserve(), if !self.outbox.is_empty() => {
@@ -115,7 +137,10 @@ impl Driver {
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 Input::Deadline
             }
+            Some(declared) = self.declarations.recv() => Input::Declaration(declared),
             Some(seeds) = self.seeds.recv() => Input::Seeds(seeds),
+            Some(news) = self.lines.recv() => Input::Line(news),
+            Some(balancer) = self.lost.recv() => Input::Lost(balancer),
             Some(request) = self.requests.recv() => Input::Request(request),
             Some(exchanged) = self.exchanges.join_next() => {
                 Input::Exchanged(exchanged.unwrap_or_else(|error| Err(error.into())))
@@ -130,9 +155,10 @@ impl Driver {
         self.drain_socket(now);
         self.core.advance(now);
         self.core.settle();
+        // Before sending: what is told may lead to more to send.
+        self.tell(now);
         self.send_all();
         self.start_exchanges();
-        self.tell();
     }
 
     fn answer(&mut self, request: Request, now: Instant) {
@@ -202,7 +228,7 @@ impl Driver {
         }
     }
 
-    fn tell(&mut self) {
+    fn tell(&mut self, now: Instant) {
         while let Some(event) = self.core.next_event() {
             self.outbox.push(event);
         }
@@ -215,6 +241,9 @@ impl Driver {
             }
         }
         if let Some(members) = self.core.take_view() {
+            for gone in self.keeper.follow(&members) {
+                self.core.hunt(gone, now);
+            }
             self.published.send_replace(Published {
                 members: Arc::new(members),
                 local: self.core.local(),

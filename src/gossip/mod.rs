@@ -2,17 +2,22 @@
 //!
 //! Each node announces its [`Meta`] and learns everyone else's. SWIM (foca)
 //! over UDP finds failures in one to two seconds; a state sync over TCP, on
-//! the same port, tells a newcomer everything in one round trip. Packets are
-//! sealed when a key is set.
+//! the same port, tells a newcomer everything in one round trip. An idle TCP
+//! connection from each agent to each balancer, its lifeline, shows at once
+//! that either ended. Packets are sealed when a key is set.
 //!
 //! [`spawn`] starts a node, [`Handle`] steers it, and what changes comes out
 //! as [`MemberEvent`]s.
 
 mod core;
 mod driver;
+mod frame;
 mod identity;
+mod lifeline;
 mod outbox;
+mod port;
 mod profile;
+mod records;
 mod seeds;
 #[cfg(test)]
 mod sim;
@@ -38,7 +43,9 @@ use self::{
     core::{Birth, Core},
     driver::{Driver, Warnings},
     identity::Id,
+    lifeline::Keeper,
     outbox::Outbox,
+    port::Inbox,
     wire::Envelope,
 };
 pub use self::{
@@ -46,7 +53,7 @@ pub use self::{
     seeds::{DEFAULT_PORT, Seed, SeedError, local_address},
     wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
 };
-use crate::membership::{MemberEvent, MemberId, MemberView, Meta, Name};
+use crate::membership::{MemberEvent, MemberId, MemberView, Meta, Name, Wish};
 
 /// How often a port free for UDP may turn out taken for TCP.
 const BIND_ATTEMPTS: usize = 16;
@@ -54,6 +61,11 @@ const BIND_ATTEMPTS: usize = 16;
 const SEED_QUEUE: usize = 1;
 /// Each exchange waits for its answer, so there are no more than these.
 const REQUEST_QUEUE: usize = 32;
+/// As many as are kept: whoever sets a whole cluster's servers at once finds
+/// room.
+const DECLARATION_QUEUE: usize = records::MAX_RECORDS;
+/// Whoever watches a lifeline waits while as many have something to tell.
+const LINE_QUEUE: usize = 64;
 
 /// The sockets of a node: UDP and TCP on one port.
 #[derive(Debug)]
@@ -119,9 +131,17 @@ pub enum StartError {
 
 /// What the handles want of the driver; the latest counts.
 #[derive(Debug, Clone)]
-struct Wish {
+struct Demand {
     meta: Meta,
     leave: bool,
+}
+
+/// What an operator wants of a server, before it has a version.
+#[derive(Debug)]
+struct Declaration {
+    service: Name,
+    server: Name,
+    wish: Wish,
 }
 
 /// What the driver last knew.
@@ -135,7 +155,8 @@ struct Published {
 /// handle is dropped, which to the others is a crash.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    wishes: watch::Sender<Wish>,
+    demands: watch::Sender<Demand>,
+    declarations: mpsc::Sender<Declaration>,
     published: watch::Receiver<Published>,
     envelope: Arc<Envelope>,
     counters: Arc<Counters>,
@@ -163,10 +184,11 @@ pub fn spawn(
     let envelope = Arc::new(Envelope::new(settings.cluster, settings.keyring));
     let counters = Arc::new(Counters::default());
 
-    let (wish_sender, wishes) = watch::channel(Wish {
+    let (demand_sender, demands) = watch::channel(Demand {
         meta: settings.meta,
         leave: false,
     });
+    let (declare, declarations) = mpsc::channel(DECLARATION_QUEUE);
     let (publish, published) = watch::channel(Published {
         members: Arc::new(core.view()),
         local: core.local(),
@@ -174,15 +196,21 @@ pub fn spawn(
     let (company_sender, company) = watch::channel(seeds::Company::Alone);
     let (seed_sender, seeds) = mpsc::channel(SEED_QUEUE);
     let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
+    let (line_sender, lines) = mpsc::channel(LINE_QUEUE);
+    let (lost_sender, lost) = mpsc::channel(LINE_QUEUE);
 
     let driver = Driver {
         core,
         socket,
         envelope: Arc::clone(&envelope),
         counters: Arc::clone(&counters),
-        wishes,
+        demands,
+        declarations,
         seeds,
         requests,
+        lines,
+        lost,
+        keeper: Keeper::new(Arc::clone(&envelope), lost_sender),
         events,
         published: publish,
         company: company_sender,
@@ -191,7 +219,11 @@ pub fn spawn(
         warnings: Warnings::new(now),
     };
     let resolving = seeds::resolve_for_ever(settings.seeds, company, seed_sender);
-    let serving = sync::serve(listener, Arc::clone(&envelope), request_sender);
+    let inbox = Inbox {
+        requests: request_sender,
+        lines: line_sender,
+    };
+    let serving = port::serve(listener, Arc::clone(&envelope), inbox);
     tokio::spawn(async move {
         // They end with the driver: dropping the set aborts them.
         let mut helpers = JoinSet::new();
@@ -200,7 +232,8 @@ pub fn spawn(
         driver.run().await;
     });
     Ok(Handle {
-        wishes: wish_sender,
+        demands: demand_sender,
+        declarations: declare,
         published,
         envelope,
         counters,
@@ -211,14 +244,28 @@ impl Handle {
     /// Says something new of this node; all others know it in milliseconds.
     pub fn update(&self, meta: Meta) -> Result<(), MetaError> {
         Id::new(self.local().addr, 0, &meta)?;
-        self.wishes.send_modify(|wish| wish.meta = meta);
+        self.demands.send_modify(|demand| demand.meta = meta);
         Ok(())
+    }
+
+    /// Says what an operator wants of a server, which need not be there. Every
+    /// node keeps it, the latest word counting, and hands it to those that
+    /// come later; here it comes out as [`MemberEvent::Wanted`] like any other.
+    ///
+    /// `false` when it is lost: the node has ended, or thousands more wait.
+    pub fn declare(&self, service: Name, server: Name, wish: Wish) -> bool {
+        let declaration = Declaration {
+            service,
+            server,
+            wish,
+        };
+        self.declarations.try_send(declaration).is_ok()
     }
 
     /// Says goodbye, and returns once that has gone out, in some 60 ms; the
     /// node has ended then.
     pub async fn leave(&self) {
-        self.wishes.send_modify(|wish| wish.leave = true);
+        self.demands.send_modify(|demand| demand.leave = true);
         let mut published = self.published.clone();
         while published.changed().await.is_ok() {}
     }
@@ -274,7 +321,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::membership::{Announcement, MemberState, Phase, Role};
+    use crate::membership::{Admin, Announcement, MemberState, Phase, Role};
 
     struct Node {
         handle: Handle,
@@ -295,6 +342,10 @@ mod tests {
     }
 
     fn start_on(sockets: Sockets, name: &str, seeds: &[&Node], keyring: Keyring) -> Node {
+        start_as(sockets, meta(name, Phase::Ready), seeds, keyring)
+    }
+
+    fn start_as(sockets: Sockets, meta: Meta, seeds: &[&Node], keyring: Keyring) -> Node {
         let addr = sockets.local_addr().unwrap();
         let seeds = seeds
             .iter()
@@ -304,7 +355,7 @@ mod tests {
             cluster: "test".parse().unwrap(),
             keyring,
             seeds: seeds.collect(),
-            meta: meta(name, Phase::Ready),
+            meta,
         };
         // Room for one event only: a full queue must hold nothing up.
         let (sender, events) = mpsc::channel(1);
@@ -317,6 +368,18 @@ mod tests {
         start_on(sockets, name, seeds, Keyring::default())
     }
 
+    fn start_balancer(sockets: Sockets) -> Node {
+        let meta = Meta {
+            name: "ha".parse().unwrap(),
+            role: Role::Balancer,
+        };
+        start_as(sockets, meta, &[], Keyring::default())
+    }
+
+    fn any_port() -> Sockets {
+        Sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap()
+    }
+
     impl Node {
         /// The next event that is not one of doubt: a busy machine may stall
         /// a node for long enough to be suspected.
@@ -326,6 +389,32 @@ mod tests {
                 match event.expect("an event in time").expect("a running node") {
                     MemberEvent::Suspect(_) | MemberEvent::Refuted(_) => {}
                     event => return event,
+                }
+            }
+        }
+
+        /// Waits until somebody keeps a lifeline to this node.
+        async fn lifeline_from(&mut self, agent: &Node) {
+            let id = agent.handle.local();
+            self.until(|members| members.iter().any(|row| row.id == id))
+                .await;
+            let standing = async {
+                while self.handle.counters().lifelines.load(Ordering::Relaxed) == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(5), standing)
+                .await
+                .expect("in time");
+        }
+
+        /// Waits for an event that a process ended, or the way there did.
+        async fn hangs_up(&mut self) -> MemberId {
+            loop {
+                match self.event().await {
+                    MemberEvent::HungUp(id) => return id,
+                    MemberEvent::Up(_) => {}
+                    other => panic!("{other:?}"),
                 }
             }
         }
@@ -422,6 +511,86 @@ mod tests {
                 Err(_) => tokio::task::yield_now().await,
             }
         }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_dies_hangs_up_before_gossip_notices() {
+        let mut balancer = start_balancer(any_port());
+        let agent = start("s1", &[&balancer]);
+        let id = agent.handle.local();
+        balancer.lifeline_from(&agent).await;
+        let died = Instant::now();
+        drop(agent);
+        assert_eq!(balancer.hangs_up().await, id);
+        assert!(died.elapsed() < Duration::from_millis(200));
+        assert_eq!(balancer.event().await, MemberEvent::Down(id));
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_leaves_does_not_hang_up() {
+        let mut balancer = start_balancer(any_port());
+        let agent = start("s1", &[&balancer]);
+        let id = agent.handle.local();
+        balancer.lifeline_from(&agent).await;
+        assert!(matches!(balancer.event().await, MemberEvent::Up(_)));
+        agent.handle.leave().await;
+        assert_eq!(balancer.event().await, MemberEvent::Left(id));
+        drop(agent);
+        let quiet = timeout(Duration::from_millis(300), balancer.events.recv()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+
+    #[tokio::test]
+    async fn a_balancer_that_restarts_without_seeds_has_lifelines_again_at_once() {
+        let former = start_balancer(any_port());
+        let mut agents: Vec<_> = (1..4)
+            .map(|n| start(&format!("s{n}"), &[&former]))
+            .collect();
+        for agent in &mut agents {
+            agent.until(|members| members.len() == 4).await;
+        }
+        let addr = former.handle.local().addr;
+        let Node { handle, mut events } = former;
+        drop(handle);
+        while events.recv().await.is_some() {}
+        let mut balancer = start_balancer(bind_again(addr).await);
+        let back = Instant::now();
+        balancer.until(|members| members.len() == 4).await;
+        assert!(back.elapsed() < Duration::from_secs(1));
+        let all = async {
+            while balancer.handle.counters().lifelines.load(Ordering::Relaxed) < 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(2), all).await.expect("in time");
+        let id = agents[0].handle.local();
+        drop(agents.remove(0));
+        assert_eq!(balancer.hangs_up().await, id);
+    }
+
+    fn wanted(event: &MemberEvent) -> Option<Wish> {
+        match event {
+            MemberEvent::Wanted(intent) => Some(intent.wish),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_operator_wants_is_known_everywhere_and_survives_its_balancer() {
+        let mut balancer = start_balancer(any_port());
+        let mut agent = start("s1", &[&balancer]);
+        agent.until(|members| members.len() == 2).await;
+        let [service, server] = ["nodes", "s1"].map(|name| name.parse::<Name>().unwrap());
+        let drain = Wish::State(Admin::Drain);
+        assert!(balancer.handle.declare(service, server, drain));
+        for node in [&mut balancer, &mut agent] {
+            while wanted(&node.event().await) != Some(drain) {}
+        }
+        let addr = balancer.handle.local().addr;
+        drop(balancer.handle);
+        while balancer.events.recv().await.is_some() {}
+        let mut restarted = start_balancer(bind_again(addr).await);
+        while wanted(&restarted.event().await) != Some(drain) {}
     }
 
     #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::{collections::VecDeque, net::SocketAddr};
 
-use crate::membership::MemberEvent;
+use crate::membership::{Intent, MemberEvent, Wish};
 
 /// A queue that a slow reader does not make grow without bound: of each
-/// member only what still matters is kept, at most three events.
+/// member only what still matters is kept, at most four events, and of what is
+/// wanted of a server the latest.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     waiting: VecDeque<MemberEvent>,
@@ -29,10 +30,15 @@ impl Outbox {
             MemberEvent::Suspect(_) | MemberEvent::Refuted(_) => self
                 .waiting
                 .retain(|older| address(older) != addr || !is_doubt(older)),
-            MemberEvent::HungUp(_) | MemberEvent::Wanted(_) => {}
+            MemberEvent::HungUp(_) => self
+                .waiting
+                .retain(|older| address(older) != addr || !is_hanging_up(older)),
             MemberEvent::Down(_) | MemberEvent::Left(_) => {
                 self.waiting.retain(|older| address(older) != addr);
             }
+            MemberEvent::Wanted(intent) => self
+                .waiting
+                .retain(|older| !matches!(older, MemberEvent::Wanted(o) if same_wish(o, intent))),
         }
         self.waiting.push_back(event);
     }
@@ -54,22 +60,32 @@ fn is_doubt(event: &MemberEvent) -> bool {
     matches!(event, MemberEvent::Suspect(_) | MemberEvent::Refuted(_))
 }
 
-fn address(event: &MemberEvent) -> SocketAddr {
+fn is_hanging_up(event: &MemberEvent) -> bool {
+    matches!(event, MemberEvent::HungUp(_))
+}
+
+fn same_wish(a: &Intent, b: &Intent) -> bool {
+    let kind = |intent: &Intent| std::mem::discriminant::<Wish>(&intent.wish);
+    a.server == b.server && a.service == b.service && kind(a) == kind(b)
+}
+
+/// The member that an event is about, if it is about one.
+fn address(event: &MemberEvent) -> Option<SocketAddr> {
     match event {
-        MemberEvent::Up(member) => member.id.addr,
+        MemberEvent::Up(member) => Some(member.id.addr),
         MemberEvent::Suspect(id)
         | MemberEvent::Refuted(id)
         | MemberEvent::Down(id)
         | MemberEvent::Left(id)
-        | MemberEvent::HungUp(id) => id.addr,
-        MemberEvent::Wanted(intent) => intent.version.writer,
+        | MemberEvent::HungUp(id) => Some(id.addr),
+        MemberEvent::Wanted(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::{Member, MemberId, Meta, Role};
+    use crate::membership::{Admin, Member, MemberId, Meta, Role, Version};
 
     fn id(epoch: u64) -> MemberId {
         MemberId {
@@ -105,12 +121,40 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_flaps_for_ever_takes_three_places() {
+    fn of_what_is_wanted_the_latest_is_kept_for_each_kind() {
+        let wanted = |wish, clock| {
+            MemberEvent::Wanted(Intent {
+                service: "nodes".parse().unwrap(),
+                server: "s1".parse().unwrap(),
+                wish,
+                version: Version {
+                    clock,
+                    writer: id(1).addr,
+                },
+            })
+        };
+        let weight = wanted(Wish::Weight(Some(5)), 2);
+        let (drain, ready) = (Wish::State(Admin::Drain), Wish::State(Admin::Ready));
+        let down = MemberEvent::Down(id(1));
+        assert_eq!(
+            left_of([
+                wanted(drain, 1),
+                weight.clone(),
+                down.clone(),
+                wanted(ready, 3)
+            ]),
+            [weight, down, wanted(ready, 3)]
+        );
+    }
+
+    #[test]
+    fn a_member_that_flaps_for_ever_takes_few_places() {
         let flaps = (0..100).flat_map(|i| {
             [
                 up(i),
                 MemberEvent::Suspect(id(i)),
                 MemberEvent::Refuted(id(i)),
+                MemberEvent::HungUp(id(i)),
                 up(i),
                 MemberEvent::Down(id(i)),
                 up(i + 1),

@@ -3,56 +3,26 @@
 //! Gossip tells a newcomer a packet full of members at a time; with a hundred
 //! of them that takes a minute. This takes one round trip.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, oneshot},
-    time::{sleep, timeout},
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    time::timeout,
 };
 
 use super::{
     core::Roster,
+    frame::{self, invalid},
+    port::DEADLINE,
     wire::{Envelope, Kind, MAX_FRAME},
 };
-
-/// For one exchange, connecting included.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Exchanges that are answered at a time; further ones wait in the backlog.
-const CONCURRENT: usize = 32;
-/// After a failed accept, which mostly means that no file is left to open.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer's roster, and where to put ours.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) roster: Roster,
     pub(super) reply: oneshot::Sender<Roster>,
-}
-
-/// Answers exchanges for as long as somebody takes the requests.
-pub(super) async fn serve(
-    listener: TcpListener,
-    envelope: Arc<Envelope>,
-    requests: mpsc::Sender<Request>,
-) {
-    let permits = Arc::new(Semaphore::new(CONCURRENT));
-    while !requests.is_closed() {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let answer = answer(stream, Arc::clone(&envelope), requests.clone());
-        tokio::spawn(async move {
-            // Who called tries again; a port scanner needs no answer.
-            timeout(DEADLINE, answer).await.ok();
-            drop(permit);
-        });
-    }
 }
 
 /// Tells `peer` our roster and returns its own.
@@ -64,66 +34,54 @@ pub(super) async fn exchange(
     timeout(DEADLINE, async {
         let mut stream = TcpStream::connect(peer).await?;
         write(&mut stream, &envelope, &ours).await?;
-        read(&mut stream, &envelope).await
+        let opened = frame::read(&mut stream, &envelope, MAX_FRAME).await?;
+        if opened.kind != Kind::Table {
+            return Err(invalid("it is not a table"));
+        }
+        decode(&opened.body)
     })
     .await?
 }
 
-async fn answer(
-    mut stream: TcpStream,
-    envelope: Arc<Envelope>,
-    requests: mpsc::Sender<Request>,
+/// Answers a caller whose roster is `body`.
+pub(super) async fn answer(
+    stream: &mut TcpStream,
+    body: &[u8],
+    envelope: &Envelope,
+    requests: &mpsc::Sender<Request>,
 ) -> io::Result<()> {
-    let roster = read(&mut stream, &envelope).await?;
     let (reply, ours) = oneshot::channel();
-    let request = Request { roster, reply };
+    let request = Request {
+        roster: decode(body)?,
+        reply,
+    };
     requests.send(request).await.map_err(io::Error::other)?;
     let ours = ours.await.map_err(io::Error::other)?;
-    write(&mut stream, &envelope, &ours).await
+    write(stream, envelope, &ours).await
 }
 
 async fn write(stream: &mut TcpStream, envelope: &Envelope, roster: &Roster) -> io::Result<()> {
     let body = postcard::to_allocvec(roster).map_err(io::Error::other)?;
-    let frame = envelope
-        .seal_frame(Kind::Table, &body)
-        .ok_or_else(|| invalid("the table is too large"))?;
-    stream.write_all(&frame).await
+    frame::write(stream, envelope, Kind::Table, &body).await
 }
 
-async fn read(stream: &mut TcpStream, envelope: &Envelope) -> io::Result<Roster> {
-    let mut prefix = [0; 4];
-    stream.read_exact(&mut prefix).await?;
-    let length = u32::from_be_bytes(prefix);
-    if length as usize > MAX_FRAME {
-        return Err(invalid("the frame is too large"));
-    }
-    // Grows with what arrives, not with what the length claims.
-    let mut frame = Vec::new();
-    stream.take(length.into()).read_to_end(&mut frame).await?;
-    if frame.len() != length as usize {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let opened = envelope
-        .open_frame(prefix, &frame)
-        .map_err(io::Error::other)?;
-    if opened.kind != Kind::Table {
-        return Err(invalid("it is not a table"));
-    }
-    postcard::from_bytes(&opened.body).map_err(io::Error::other)
-}
-
-fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+fn decode(body: &[u8]) -> io::Result<Roster> {
+    postcard::from_bytes(body).map_err(io::Error::other)
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        time::Instant,
+    };
 
     use super::*;
     use crate::{
         gossip::{
             core::{Birth, Core},
+            port::{Inbox, serve},
             wire::{Key, Keyring},
         },
         membership::{Meta, Role},
@@ -152,7 +110,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, mut requests) = mpsc::channel::<Request>(1);
-        tokio::spawn(serve(listener, envelope, sender));
+        let (lines, _) = mpsc::channel(1);
+        let inbox = Inbox {
+            requests: sender,
+            lines,
+        };
+        tokio::spawn(serve(listener, envelope, inbox));
         tokio::spawn(async move {
             while let Some(request) = requests.recv().await {
                 request.reply.send(request.roster).unwrap();

@@ -58,6 +58,18 @@ impl Table {
         }
     }
 
+    /// Tells that a member hung up, if that life of it is taken to be there
+    /// and did not say that it goes.
+    pub(super) fn hung_up(&mut self, id: MemberId) {
+        let row = self.rows.get(&id.addr);
+        let there = row.is_some_and(|row| {
+            row.up == Some(id) && !gone(row.state) && !row.meta.as_ref().is_some_and(says_goodbye)
+        });
+        if there {
+            self.events.push_back(MemberEvent::HungUp(id));
+        }
+    }
+
     /// Drops the rows of members that have been gone for long.
     pub(super) fn expire(&mut self, now: Instant) {
         let before = self.rows.len();

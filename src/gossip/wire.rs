@@ -53,6 +53,12 @@ pub(super) enum Kind {
     Hello = 1,
     /// A member table, over TCP only.
     Table = 2,
+    /// "This is the lifeline of so-and-so", over TCP only.
+    Lifeline = 3,
+    /// "I close this lifeline", over TCP only.
+    Goodbye = 4,
+    /// "These are the operators' wishes I know", in short.
+    Digest = 5,
 }
 
 /// Why a packet was dropped.
@@ -90,6 +96,8 @@ pub struct Counters {
     pub unsent: AtomicU64,
     /// Member tables exchanged over TCP, in either role.
     pub synced: AtomicU64,
+    /// Lifelines that others keep to this node now.
+    pub lifelines: AtomicU64,
     /// Dropped as [`DropReason::Foreign`].
     pub foreign: AtomicU64,
     /// Dropped as [`DropReason::OtherCluster`].
@@ -370,6 +378,9 @@ fn parse(inside: &[u8]) -> Result<Opened, DropReason> {
         0 => Kind::Foca,
         1 => Kind::Hello,
         2 => Kind::Table,
+        3 => Kind::Lifeline,
+        4 => Kind::Goodbye,
+        5 => Kind::Digest,
         _ => return Err(DropReason::Malformed),
     };
     Ok(Opened {
