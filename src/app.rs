@@ -334,10 +334,8 @@ fn list_members(gossip: Gossip) -> stats::Members {
 fn declare(gossip: Gossip) -> Declare {
     Box::new(move |service, server, wish| match gossip.get() {
         None => Err("Gossip has not started yet.".to_owned()),
-        Some(handle) => {
-            handle.declare(service.clone(), server.clone(), wish);
-            Ok(())
-        }
+        Some(handle) if handle.declare(service.clone(), server.clone(), wish) => Ok(()),
+        Some(_) => Err("Gossip does not take it: the load balancer is ending.".to_owned()),
     })
 }
 

@@ -124,3 +124,49 @@ impl Door {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::stats::fixture;
+
+    async fn ask(addr: std::net::SocketAddr) -> (TcpStream, Vec<u8>) {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(b"prompt\n").await.ok();
+        let mut said = vec![0; 3];
+        let read = stream.read(&mut said).await.unwrap_or(0);
+        said.truncate(read);
+        (stream, said)
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_connections_is_bounded_and_passes() {
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(&anywhere).unwrap();
+        let Address::Tcp(addr) = listener.address().unwrap() else {
+            panic!("a TCP address");
+        };
+        let controls = Controls {
+            source: fixture::source(),
+            declare: Box::new(|_, _, _| Ok(())),
+        };
+        start(vec![listener], None, controls).unwrap();
+        let mut flood = Vec::new();
+        for _ in 0..MOST_CONNECTIONS {
+            let (stream, said) = ask(addr).await;
+            assert_eq!(said, b"\n> ");
+            flood.push(stream);
+        }
+        assert!(ask(addr).await.1.is_empty(), "one too many is closed");
+        drop(flood);
+        // Their ends are seen in the order of events, not of time.
+        while ask(addr).await.1.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -206,3 +206,95 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), text: &str) -> io::Result<()>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::DuplexStream, task::JoinHandle, time::Instant};
+
+    use super::*;
+    use crate::stats::fixture;
+
+    /// Our end of a connection, and the session at the other.
+    fn connect() -> (DuplexStream, JoinHandle<io::Result<()>>) {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let session = tokio::spawn(async move {
+            let controls = Controls {
+                source: fixture::source(),
+                declare: Box::new(|_, _, _| Ok(())),
+            };
+            run(theirs, Level::Admin, &controls).await
+        });
+        (ours, session)
+    }
+
+    /// All that is answered to `sent` until the connection ends.
+    async fn answer(sent: &str) -> String {
+        let (mut ours, session) = connect();
+        ours.write_all(sent.as_bytes()).await.unwrap();
+        let mut said = String::new();
+        ours.read_to_string(&mut said).await.unwrap();
+        drop(ours);
+        session.await.unwrap().unwrap();
+        said
+    }
+
+    #[tokio::test]
+    async fn a_line_needs_no_end_where_the_connection_has_one() {
+        let (mut ours, session) = connect();
+        ours.write_all(b"show cli level").await.unwrap();
+        ours.shutdown().await.unwrap();
+        let mut said = String::new();
+        ours.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "admin\n\n");
+        session.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_conversation_has_a_prompt_or_none() {
+        let shown = "prompt\nshow cli level;show backend\nprompt\n";
+        let expected = "\n> admin\n\n> # name\nnodes\n\n> \n";
+        assert_eq!(answer(shown).await, expected);
+        let without = "prompt i\nshow cli level\nquit\n";
+        assert_eq!(answer(without).await, "\nadmin\n\n");
+    }
+
+    #[tokio::test]
+    async fn what_follows_quit_is_not_carried_out() {
+        assert_eq!(
+            answer("show cli level;quit;show backend\n").await,
+            "admin\n\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn too_many_words_are_refused() {
+        let said = answer(&format!("help{}\n", " x".repeat(64))).await;
+        assert_eq!(said, "Too many arguments: 64 words are the most.\n\n");
+    }
+
+    #[tokio::test]
+    async fn severity_stands_before_what_went_wrong() {
+        let said = answer("set severity-output string;get weight s1;show cli level\n").await;
+        assert_eq!(said, "\n[err]: Require 'backend/server'.\n\nadmin\n\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_client_is_let_go() {
+        let (mut ours, session) = connect();
+        let start = Instant::now();
+        ours.write_all(b"prompt\nshow").await.unwrap();
+        let mut said = String::new();
+        ours.read_to_string(&mut said).await.unwrap();
+        assert_eq!((said.as_str(), start.elapsed()), ("\n> ", IDLE));
+        drop(ours);
+        session.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_take_its_answer_is_let_go() {
+        let (mut ours, session) = connect();
+        ours.write_all(b"show stat\n").await.unwrap();
+        let err = session.await.unwrap().unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::TimedOut);
+    }
+}

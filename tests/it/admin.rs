@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::support::cluster::{Balancer, cluster, cluster_with};
+use super::support::cluster::{Balancer, cluster};
 
 /// Two servers that nobody needs to run.
 const STATIC: [&str; 4] = [
@@ -322,7 +322,7 @@ fn servers_and_members_are_listed_as_a_table_or_as_json() {
 
 #[test]
 fn a_password_on_the_statistics_is_asked_for_by_its_flag() {
-    let (balancer, _servers) = cluster_with(0, &["--stats-auth", "me:secret"]);
+    let balancer = balancer(&["--stats-auth", "me:secret"]);
     let stats = balancer.stats.to_string();
     let said = says(&tidings(&["servers", "--stats", &stats]), 1);
     assert!(said.contains("--stats-auth"), "{said}");
