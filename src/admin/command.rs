@@ -180,16 +180,16 @@ impl Verb {
 
     fn line(&self) -> String {
         let usage = format!("{} {}", self.words, self.arguments);
-        format!("  {usage:<40}: {}", self.about)
+        format!("  {usage:<44}: {}", self.about)
     }
 }
 
 /// Every command, in the order in which help lists them.
 #[rustfmt::skip]
 const VERBS: &[Verb] = &[
-    Verb { words: "disable server", arguments: "<bk>/<srv>", about: "take a server out (same as 'set server … state maint')",
+    Verb { words: "disable server", arguments: "<bk>/<srv>", about: "take a server out (same as 'set server ... state maint')",
         level: Level::Admin, read: |args| set_state(args, Admin::Maint) },
-    Verb { words: "enable server", arguments: "<bk>/<srv>", about: "let a server take traffic (same as 'set server … state ready')",
+    Verb { words: "enable server", arguments: "<bk>/<srv>", about: "let a server take traffic (same as 'set server ... state ready')",
         level: Level::Admin, read: |args| set_state(args, Admin::Ready) },
     Verb { words: "get weight", arguments: "<bk>/<srv>", about: "report a server's current weight",
         level: Level::User, read: |args| Ok(Command::GetWeight(args.target()?)) },
@@ -209,7 +209,7 @@ const VERBS: &[Verb] = &[
         level: Level::User, read: show_info },
     Verb { words: "show servers state", arguments: "[<backend>]", about: "dump volatile server information (all or for a single backend)",
         level: Level::User, read: |args| Ok(Command::Show(Show::Servers(args.optional(0)))) },
-    Verb { words: "show stat", arguments: "[{<iid>|<px>} <type> <sid>] [up|no-maint]", about: "report counters for each proxy and server",
+    Verb { words: "show stat", arguments: "[<px> <type> <sid>] [up|no-maint]", about: "report counters for each proxy and server",
         level: Level::User, read: show_stat },
     Verb { words: "show version", arguments: "", about: "show version of the current process",
         level: Level::User, read: |_| Ok(Command::Show(Show::Version)) },

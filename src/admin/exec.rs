@@ -16,8 +16,9 @@ use crate::{
     stats::{self, Source, StatRow, csv, view::Kind},
 };
 
-/// How long a command waits for the pool to show what it changed.
-const SHOWN: Duration = Duration::from_secs(1);
+/// How long a command waits for the pool to show what it changed: it takes
+/// milliseconds, and socat hangs up after half a second of silence.
+const SHOWN: Duration = Duration::from_millis(400);
 
 /// The largest weight.
 const MOST_WEIGHT: u32 = 256;
