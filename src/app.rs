@@ -2,7 +2,7 @@
 //! them, and takes them down in order. The only place that knows all parts.
 
 use std::{
-    io,
+    fmt, io,
     net::{SocketAddr, TcpListener},
     process::ExitCode,
     sync::{
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
+    admin::{self, Address, Declare, Listener},
     cli::serve::{LogFormat, ServeArgs},
     counters::{Counter, unix_seconds},
     gossip::{self, DropReason},
@@ -101,7 +102,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         http: addresses.http.clone(),
     };
     let ending = Arc::new(AtomicBool::new(false));
-    let source = stats::Source {
+    let source = Arc::new(stats::Source {
         pool: shared.pool.clone(),
         totals: Arc::clone(&shared.totals),
         service: args.service().clone(),
@@ -118,8 +119,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             .stats_auth
             .clone()
             .map(|auth| (auth.user, auth.password)),
-    };
-    start_statistics(sockets.stats, source)?;
+    });
+    start_statistics(sockets.stats, Arc::clone(&source))?;
+    let declare = declare(gossip.clone());
+    let controls = admin::Controls { source, declare };
+    admin::start(sockets.admin, args.admin_level, controls)?;
 
     let draining = shared.draining.clone();
     let workers = start_workers(sockets.http, &shared)?;
@@ -141,7 +145,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// One line for an address that cannot be bound.
-pub fn busy(flag: &str, addr: SocketAddr, err: &io::Error) -> anyhow::Error {
+pub fn busy(flag: &str, addr: impl fmt::Display, err: &io::Error) -> anyhow::Error {
     let hint = match err.kind() {
         io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
         io::ErrorKind::PermissionDenied => {
@@ -158,6 +162,7 @@ struct Sockets {
     /// Each worker's own.
     http: Vec<Vec<TcpListener>>,
     stats: TcpListener,
+    admin: Vec<Listener>,
     gossip: gossip::Sockets,
 }
 
@@ -166,6 +171,7 @@ struct Addresses {
     http: Vec<SocketAddr>,
     stats: SocketAddr,
     gossip: SocketAddr,
+    admin: Vec<Address>,
 }
 
 impl Sockets {
@@ -174,6 +180,11 @@ impl Sockets {
         let http = proxy::bind(&args.http, workers);
         Ok(Self {
             http: http.map_err(|(addr, err)| busy("--http", addr, &err))?,
+            admin: args
+                .admin
+                .iter()
+                .map(|addr| Listener::bind(addr).map_err(|err| busy("--admin", addr, &err)))
+                .collect::<anyhow::Result<_>>()?,
             stats: net::bind_alone(args.stats).map_err(busy_at("--stats", args.stats))?,
             gossip: gossip::Sockets::bind(args.gossip).map_err(busy_at("--gossip", args.gossip))?,
         })
@@ -187,12 +198,17 @@ impl Sockets {
                 .collect::<io::Result<_>>()?,
             stats: self.stats.local_addr()?,
             gossip: self.gossip.local_addr()?,
+            admin: self
+                .admin
+                .iter()
+                .map(Listener::address)
+                .collect::<io::Result<_>>()?,
         })
     }
 }
 
-impl std::fmt::Display for Addresses {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("takes requests on")?;
         for addr in &self.http {
             write!(f, " http://{addr}/")?;
@@ -200,8 +216,9 @@ impl std::fmt::Display for Addresses {
         let Self { stats, gossip, .. } = self;
         write!(
             f,
-            ", shows itself on http://{stats}/ and gossips on {gossip}"
-        )
+            ", shows itself on http://{stats}/, gossips on {gossip} and is steered on"
+        )?;
+        self.admin.iter().try_for_each(|addr| write!(f, " {addr}"))
     }
 }
 
@@ -275,9 +292,8 @@ fn start_log(
     }
 }
 
-fn start_statistics(listener: TcpListener, source: stats::Source) -> io::Result<()> {
+fn start_statistics(listener: TcpListener, source: Arc<stats::Source>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let source = Arc::new(source);
     tokio::spawn(stats::sample(Arc::clone(&source)));
     tokio::spawn(stats::run(listener, source, std::future::pending()));
     Ok(())
@@ -310,6 +326,16 @@ fn list_members(gossip: Gossip) -> stats::Members {
         gossip
             .get()
             .map_or_else(Arc::default, gossip::Handle::members)
+    })
+}
+
+/// Hands what operators want to gossip, which keeps it, tells it to the other
+/// balancers, and brings it to the pool here as theirs.
+fn declare(gossip: Gossip) -> Declare {
+    Box::new(move |service, server, wish| match gossip.get() {
+        None => Err("Gossip has not started yet.".to_owned()),
+        Some(handle) if handle.declare(service.clone(), server.clone(), wish) => Ok(()),
+        Some(_) => Err("Gossip does not take it: the load balancer is ending.".to_owned()),
     })
 }
 

@@ -4,7 +4,7 @@
 //! [`gossip`]; the [`pool`] turns it, together with what [`health`] probes
 //! and traffic find out, into an immutable snapshot; [`balance`] picks a
 //! server from it for each request that the [`proxy`] carries; [`stats`] shows
-//! what happens. [`app`] wires a load balancer, [`agent`] announces a server,
+//! what happens, and [`admin`] steers it. [`app`] wires a load balancer, [`agent`] announces a server,
 //! [`demo`] runs both. ARCHITECTURE.md has the flows and the invariants.
 
 pub mod counters;
@@ -23,6 +23,8 @@ pub mod balance;
 pub mod proxy;
 
 pub mod stats;
+
+pub mod admin;
 
 pub mod cli;
 pub mod keys;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use tidings::{
     app,
-    cli::{self, Cli, Command},
+    cli::{self, Cli, Command, admin, look},
     gossip,
 };
 
@@ -38,6 +38,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Agent(args)) => Box::pin(cli::agent::run(*args)).await,
         Some(Command::Demo(args)) => Box::pin(cli::demo::run(args)).await,
         Some(Command::DemoApp(args)) => Box::pin(cli::demo::run_app(args)).await,
+        Some(Command::Drain(args)) => admin::set_state(args, admin::State::Drain).await,
+        Some(Command::Maint(args)) => admin::set_state(args, admin::State::Maint).await,
+        Some(Command::Ready(args)) => admin::set_state(args, admin::State::Ready).await,
+        Some(Command::Weight(args)) => admin::set_weight(args).await,
+        Some(Command::Servers(args)) => Box::pin(look::servers(args)).await,
+        Some(Command::Members(args)) => Box::pin(look::members(args)).await,
         Some(Command::Keygen) => {
             print_line(&gossip::Key::generate().to_string());
             Ok(ExitCode::SUCCESS)

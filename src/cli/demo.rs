@@ -16,6 +16,9 @@ pub struct DemoArgs {
     /// Show the statistics here
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1936")]
     pub stats: SocketAddr,
+    /// Take HAProxy's runtime commands here
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9999")]
+    pub admin: SocketAddr,
     /// Speak gossip here; the servers do at 127.0.0.11 to 127.0.0.13, same port
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7946")]
     pub gossip: SocketAddr,
@@ -43,6 +46,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     demo::run(demo::Settings {
         http: args.http,
         stats: args.stats,
+        admin: args.admin,
         gossip: args.gossip,
         access_log: args.access_log,
     })

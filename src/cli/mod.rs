@@ -1,8 +1,10 @@
 //! The command line: flags, their environment variables and how their values
 //! are read. A wrong value is one line that says what would be right.
 
+pub mod admin;
 pub mod agent;
 pub mod demo;
+pub mod look;
 pub mod serve;
 
 use std::time::Duration;
@@ -36,6 +38,18 @@ pub enum Command {
     Agent(Box<agent::AgentArgs>),
     /// Run a load balancer and three toy servers on this machine
     Demo(demo::DemoArgs),
+    /// Let servers keep their users and take no new ones
+    Drain(admin::ServersArgs),
+    /// Take servers out
+    Maint(admin::ServersArgs),
+    /// Let servers take traffic again, after drain or maint
+    Ready(admin::ServersArgs),
+    /// Change a server's share of the requests
+    Weight(admin::WeightArgs),
+    /// List the servers of a running load balancer
+    Servers(look::LookArgs),
+    /// List the members of the cluster
+    Members(look::LookArgs),
     /// Print a new gossip key
     Keygen,
     /// The toy server that `demo` runs.

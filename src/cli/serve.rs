@@ -12,6 +12,7 @@ use http::{Method, uri::PathAndQuery};
 
 use super::{GossipArgs, duration, seed};
 use crate::{
+    admin::{Address, Level},
     balance::Algorithm,
     gossip::Seed,
     membership::Name,
@@ -51,6 +52,19 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub stats_auth: Option<Credentials>,
+    /// Take HAProxy's runtime commands here; repeatable
+    #[arg(
+        long,
+        value_name = "ADDR:PORT|unix:PATH",
+        default_value = "0.0.0.0:9999",
+        env = "TIDINGS_ADMIN"
+    )]
+    #[arg(value_delimiter = ',')]
+    pub admin: Vec<Address>,
+    /// What those commands may do [default: user over the network, admin from
+    /// this machine]
+    #[arg(long, value_name = "LEVEL", env = "TIDINGS_ADMIN_LEVEL")]
+    pub admin_level: Option<Level>,
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME", env = "TIDINGS_NAME")]
     pub name: Option<Name>,
@@ -537,6 +551,8 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert_eq!(args.http, ["0.0.0.0:80".parse().unwrap()]);
         assert_eq!(args.stats, "0.0.0.0:1936".parse().unwrap());
+        assert_eq!(args.admin, ["0.0.0.0:9999".parse().unwrap()]);
+        assert_eq!(args.admin_level, None, "each peer has its own");
         assert_eq!(args.gossip, "0.0.0.0:7946".parse().unwrap());
         let settings = args.settings();
         assert_eq!(settings.frontend, "localnodes");
@@ -589,6 +605,7 @@ mod tests {
             ("--cookie", "a b", "such as SERVERID"),
             ("--timeout-client", "5", "such as 500ms"),
             ("--advertise", "ha", "such as 10.0.0.5"),
+            ("--admin", "9999", "unix:/run/tidings.sock"),
             ("--stats-auth", "admin", "such as admin:secret"),
             ("--join", "", "HOST:PORT"),
             ("--gossip-key", "x", "tidings keygen"),

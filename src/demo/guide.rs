@@ -58,6 +58,11 @@ Tidings runs: a load balancer, and three servers that joined it by gossip.
 {agents}
     Crash an app; its agent starts it again:
 {apps}
+    Drain a server, for all but those who have its cookie; then end that:
+      {drain}
+      {ready}
+    The same as scripts for HAProxy do it:
+      echo 'show servers state' | socat - TCP:{admin}
     Make a server slow, and fast again with 0:
       curl -d '{{\"delay\": 250}}' http://{slow}:{APP_PORT}/delay
     Add a fourth server:
@@ -69,6 +74,9 @@ Tidings runs: a load balancer, and three servers that joined it by gossip.
 ",
         metrics = format!("{stats}metrics"),
         servers = format!("{stats}v1/servers"),
+        drain = steer(settings, program, "drain"),
+        ready = steer(settings, program, "ready"),
+        admin = reachable(settings.admin),
     )
 }
 
@@ -77,6 +85,14 @@ fn kill_lines<'a>(pids: impl Iterator<Item = (&'a str, String)>) -> String {
         .map(|(name, pid)| format!("      kill -9 {pid:8} # {name}"))
         .collect();
     lines.join("\n")
+}
+
+/// The command that puts the first server in a state.
+fn steer(settings: &Settings, program: &Path, state: &str) -> String {
+    let (name, _) = SERVERS[0];
+    let program = quote(&program.to_string_lossy());
+    let admin = reachable(settings.admin);
+    format!("{program} {state} {name} --admin {admin}")
 }
 
 /// The command that adds a server to this demo.
@@ -107,6 +123,7 @@ mod tests {
         let settings = Settings {
             http: "0.0.0.0:8080".parse().unwrap(),
             stats: "127.0.0.1:1936".parse().unwrap(),
+            admin: "127.0.0.1:9999".parse().unwrap(),
             gossip: "127.0.0.1:7946".parse().unwrap(),
             access_log: LogFormat::Off,
         };
@@ -130,6 +147,13 @@ mod tests {
         assert!(text.contains("kill -9 11"));
         assert!(text.contains("kill -9 21"));
         assert!(!text.contains("kill -9 10"));
+    }
+
+    #[test]
+    fn it_shows_how_to_steer_a_server() {
+        let text = guide("/bin/tidings");
+        assert!(text.contains("/bin/tidings drain s1 --admin 127.0.0.1:9999\n"));
+        assert!(text.contains("| socat - TCP:127.0.0.1:9999\n"));
     }
 
     #[test]

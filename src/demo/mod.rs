@@ -72,6 +72,8 @@ pub struct Settings {
     pub http: SocketAddr,
     /// Where it shows statistics.
     pub stats: SocketAddr,
+    /// Where it takes runtime commands.
+    pub admin: SocketAddr,
     /// Where it speaks gossip; the servers do at the same port.
     pub gossip: SocketAddr,
     /// Whether each request is logged to stdout.
@@ -132,7 +134,11 @@ async fn play(
 /// Looks at every port before anything starts: one clear line is better than
 /// four processes that complain.
 fn check_free(settings: &Settings) -> anyhow::Result<()> {
-    for (flag, addr) in [("--http", settings.http), ("--stats", settings.stats)] {
+    for (flag, addr) in [
+        ("--http", settings.http),
+        ("--stats", settings.stats),
+        ("--admin", settings.admin),
+    ] {
         let free = net::bind_alone(addr).map(drop);
         free.map_err(|err| taken(flag, addr, addr, &err))?;
     }
@@ -246,6 +252,7 @@ fn balancer(settings: &Settings, program: &PathBuf) -> Command {
         .args(["--name", BALANCER])
         .args(["--http", &settings.http.to_string()])
         .args(["--stats", &settings.stats.to_string()])
+        .args(["--admin", &settings.admin.to_string()])
         .args(["--gossip", &settings.gossip.to_string()])
         .args(["--drain-timeout", "2s", "--die-with-parent"]);
     if let Some(format) = settings.access_log.to_possible_value() {

@@ -29,7 +29,7 @@ pub(super) fn empty() -> Source {
 }
 
 /// A balancer with servers up, suspected, draining and down, checked and not.
-pub(super) fn source() -> Arc<Source> {
+pub(crate) fn source() -> Arc<Source> {
     let members = [
         ("s1", Phase::Ready, MemberState::Alive),
         ("s2", Phase::Ready, MemberState::Suspect),

@@ -22,4 +22,4 @@ pub use self::{
 };
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;

@@ -45,9 +45,10 @@ fn a_busy_port_names_its_flag() {
     let busy = taken.local_addr().unwrap().to_string();
     let free = "127.0.0.1:0";
     let key = base64_key();
-    for flag in ["--http", "--stats", "--gossip"] {
+    for flag in ["--http", "--stats", "--gossip", "--admin"] {
         let at = |name| if name == flag { busy.as_str() } else { free };
         let (http, stats, gossip) = (at("--http"), at("--stats"), at("--gossip"));
+        let admin = at("--admin");
         let (code, said) = run(&[
             "serve",
             "--http",
@@ -56,6 +57,8 @@ fn a_busy_port_names_its_flag() {
             stats,
             "--gossip",
             gossip,
+            "--admin",
+            admin,
             "--gossip-key",
             &key,
         ]);

@@ -13,6 +13,7 @@
 
 mod support;
 
+mod admin;
 mod balancing;
 mod command_line;
 mod faults;

@@ -202,7 +202,7 @@ fn links(options: Options) -> Markup {
 }
 
 /// `HAProxy`'s way to print an uptime, which monitoring agents look for.
-fn uptime_text(uptime: Duration) -> String {
+pub(crate) fn uptime_text(uptime: Duration) -> String {
     let seconds = uptime.as_secs();
     format!(
         "{}d {}h{:02}m{:02}s",

@@ -20,6 +20,7 @@ pub(crate) struct Balancer {
     pub(crate) http: SocketAddr,
     pub(crate) stats: SocketAddr,
     pub(crate) gossip: SocketAddr,
+    pub(crate) admin: SocketAddr,
     flags: Vec<String>,
 }
 
@@ -29,22 +30,20 @@ impl Balancer {
     pub(crate) fn start(flags: &[&str]) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self::start_at(any, any, any, flags)
+        Self::start_at([any; 4], flags)
     }
 
     /// Starts one again at the addresses of this one, which must have ended.
     pub(crate) fn again(&self) -> Self {
-        Self::start_at(self.http, self.stats, self.gossip, self.flags.clone())
+        let addrs = [self.http, self.stats, self.gossip, self.admin];
+        Self::start_at(addrs, self.flags.clone())
     }
 
-    fn start_at(
-        http: SocketAddr,
-        stats: SocketAddr,
-        gossip: SocketAddr,
-        flags: Vec<String>,
-    ) -> Self {
+    fn start_at(addrs: [SocketAddr; 4], flags: Vec<String>) -> Self {
+        let [http, stats, gossip, admin] = addrs;
         let mut own = format!(
-            "serve --http {http} --stats {stats} --gossip {gossip} --name ha --die-with-parent"
+            "serve --http {http} --stats {stats} --gossip {gossip} --admin {admin} --name ha \
+             --die-with-parent"
         );
         if !flags.iter().any(|flag| flag == "--workers") {
             own.push_str(" --workers 2");
@@ -61,13 +60,14 @@ impl Balancer {
         let mut addrs = line
             .split([' ', '/', ','])
             .filter_map(|word| word.parse::<SocketAddr>().ok());
-        let mut next = || addrs.next().expect("three addresses in the line");
-        let (http, stats, gossip) = (next(), next(), next());
+        let mut next = || addrs.next().expect("four addresses in the line");
+        let [http, stats, gossip, admin] = [next(), next(), next(), next()];
         Self {
             process,
             http,
             stats,
             gossip,
+            admin,
             flags,
         }
     }

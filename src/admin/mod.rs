@@ -1,0 +1,172 @@
+//! `HAProxy`'s runtime API: the text commands that scripts, socat and
+//! monitoring send to look at a load balancer and to steer its servers.
+//!
+//! A connection's bytes become lines ([`session`]), a line becomes commands
+//! ([`line`](mod@line)), a command's words are read ([`command`]) and carried out
+//! ([`exec`]). The texts are `HAProxy`'s own, to the letter, since its clients
+//! compare them.
+
+pub mod address;
+pub mod client;
+pub mod command;
+pub mod exec;
+mod info;
+pub mod level;
+pub mod line;
+pub mod listen;
+mod server_state;
+pub mod session;
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    time::sleep,
+};
+
+pub use self::{address::Address, level::Level, listen::Listener};
+use crate::{
+    membership::{Name, Wish},
+    net, stats,
+};
+
+/// Connections at a time: many scripts and a few people, and a bound on what
+/// a flood of them may hold.
+const MOST_CONNECTIONS: usize = 64;
+
+/// How long accepting rests after an error that does not pass by itself.
+const AFTER_ERROR: Duration = Duration::from_millis(20);
+
+/// Records what an operator wants of a server of a service, for every
+/// balancer; an error says why that is not possible now.
+pub type Declare = Box<dyn Fn(&Name, &Name, Wish) -> Result<(), String> + Send + Sync>;
+
+/// What commands work on.
+pub struct Controls {
+    /// What they show.
+    pub source: Arc<stats::Source>,
+    /// What they change.
+    pub declare: Declare,
+}
+
+impl fmt::Debug for Controls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controls")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes commands on every listener, for ever. Where no `level` is given to
+/// all, each peer has its own.
+pub fn start(listeners: Vec<Listener>, level: Option<Level>, controls: Controls) -> io::Result<()> {
+    let door = Door {
+        level,
+        controls: Arc::new(controls),
+        places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+    };
+    for listener in listeners {
+        match listener {
+            Listener::Tcp(listener) => {
+                tokio::spawn(door.clone().accept(TcpListener::from_std(listener)?));
+            }
+            Listener::Unix(listener) => {
+                tokio::spawn(door.clone().accept_unix(UnixListener::from_std(listener)?));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Who comes in, and with what say.
+#[derive(Clone)]
+struct Door {
+    level: Option<Level>,
+    controls: Arc<Controls>,
+    places: Arc<Semaphore>,
+}
+
+impl Door {
+    async fn accept(self, listener: TcpListener) {
+        loop {
+            let (stream, peer) = net::accept(&listener).await;
+            self.admit(stream, Level::of(peer.ip()));
+        }
+    }
+
+    async fn accept_unix(self, listener: UnixListener) {
+        loop {
+            match listener.accept().await {
+                // Its file lets in nobody else.
+                Ok((stream, _)) => self.admit(stream, Level::Admin),
+                Err(err) => {
+                    tracing::warn!("cannot accept commands for a moment: {err}");
+                    sleep(AFTER_ERROR).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: impl AsyncRead + AsyncWrite + Send + 'static, own: Level) {
+        // One too many is closed at once: it is better told than kept waiting.
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return;
+        };
+        let level = self.level.unwrap_or(own);
+        let controls = Arc::clone(&self.controls);
+        tokio::spawn(async move {
+            if let Err(err) = session::run(stream, level, &controls).await {
+                tracing::debug!("Runtime API: {err}");
+            }
+            drop(place);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::stats::fixture;
+
+    async fn ask(addr: std::net::SocketAddr) -> (TcpStream, Vec<u8>) {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(b"prompt\n").await.ok();
+        let mut said = vec![0; 3];
+        let read = stream.read(&mut said).await.unwrap_or(0);
+        said.truncate(read);
+        (stream, said)
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_connections_is_bounded_and_passes() {
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(&anywhere).unwrap();
+        let Address::Tcp(addr) = listener.address().unwrap() else {
+            panic!("a TCP address");
+        };
+        let controls = Controls {
+            source: fixture::source(),
+            declare: Box::new(|_, _, _| Ok(())),
+        };
+        start(vec![listener], None, controls).unwrap();
+        let mut flood = Vec::new();
+        for _ in 0..MOST_CONNECTIONS {
+            let (stream, said) = ask(addr).await;
+            assert_eq!(said, b"\n> ");
+            flood.push(stream);
+        }
+        assert!(ask(addr).await.1.is_empty(), "one too many is closed");
+        drop(flood);
+        // Their ends are seen in the order of events, not of time.
+        while ask(addr).await.1.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

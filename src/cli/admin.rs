@@ -1,0 +1,182 @@
+//! `tidings drain`, `ready`, `maint` and `weight`: steer a running load
+//! balancer from a shell or a script.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+
+use crate::admin::client::{self, Target};
+
+/// Servers to steer.
+#[derive(Debug, Clone, Args)]
+pub struct ServersArgs {
+    /// Server; s1 or nodes/s1
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// The load balancer.
+    #[command(flatten)]
+    pub balancer: BalancerArg,
+}
+
+/// A server's new weight.
+#[derive(Debug, Clone, Args)]
+pub struct WeightArgs {
+    /// Server; s1 or nodes/s1
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Share of the requests: 0 to 256, or in percent of what the server
+    /// announces, so that 100% is as it was
+    #[arg(value_name = "WEIGHT", value_parser = weight)]
+    pub weight: String,
+    /// The load balancer.
+    #[command(flatten)]
+    pub balancer: BalancerArg,
+}
+
+/// Which load balancer takes the command.
+#[derive(Debug, Clone, Args)]
+pub struct BalancerArg {
+    /// Load balancer to tell; the others hear of it by gossip
+    #[arg(
+        long,
+        value_name = "HOST:PORT|unix:PATH",
+        default_value = "127.0.0.1:9999",
+        env = "TIDINGS_ADMIN_ADDR"
+    )]
+    pub admin: Target,
+}
+
+/// What a subcommand does to its servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It takes what its health allows.
+    Ready,
+    /// It keeps its users and takes no new ones.
+    Drain,
+    /// It takes nothing.
+    Maint,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
+/// Puts servers in a state.
+pub async fn set_state(args: ServersArgs, state: State) -> anyhow::Result<ExitCode> {
+    steer(
+        &args.balancer.admin,
+        &args.names,
+        &format!("state {}", state.as_str()),
+    )
+    .await
+}
+
+/// Gives a server a weight.
+pub async fn set_weight(args: WeightArgs) -> anyhow::Result<ExitCode> {
+    let change = format!("weight {}", args.weight);
+    steer(&args.balancer.admin, &[args.name], &change).await
+}
+
+/// Changes every server, or none where one of the names is wrong.
+async fn steer(balancer: &Target, names: &[String], change: &str) -> anyhow::Result<ExitCode> {
+    let known = servers(balancer).await?;
+    let servers: Vec<&str> = names
+        .iter()
+        .map(|name| find(name, &known))
+        .collect::<Result<_, _>>()?;
+    for server in servers {
+        let said = ask(balancer, &format!("set server {server} {change}")).await?;
+        match said.trim() {
+            "" => writeln!(io::stdout(), "{server}: {change}").context("stdout")?,
+            "Permission denied" => bail!(
+                "the load balancer at {balancer} lets nobody steer it from here; \
+                 ask on its own machine, or start it with --admin-level admin"
+            ),
+            why => bail!("{server}: {}", why.replace('\n', " ")),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every server of the load balancer, as `backend/server`.
+async fn servers(balancer: &Target) -> anyhow::Result<Vec<String>> {
+    let states = ask(balancer, "show servers state").await?;
+    let mut lines = states.lines();
+    if lines.next() != Some("1") {
+        bail!("what answers at {balancer} is no load balancer; give its address with --admin");
+    }
+    let server = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        let (backend, name) = (fields.next()?, fields.nth(1)?);
+        Some(format!("{backend}/{name}"))
+    };
+    let rows = lines.filter(|line| !line.starts_with('#'));
+    Ok(rows.filter_map(server).collect())
+}
+
+fn find<'a>(name: &str, known: &'a [String]) -> anyhow::Result<&'a str> {
+    let is_it = |server: &&String| {
+        let alone = server.split_once('/').map(|(_, alone)| alone);
+        *server == name || alone == Some(name)
+    };
+    known.iter().find(is_it).map(String::as_str).ok_or_else(|| {
+        if known.is_empty() {
+            return anyhow!("no server is called {name}: there are none");
+        }
+        anyhow!(
+            "no server is called {name}; there are: {}",
+            known.join(", ")
+        )
+    })
+}
+
+async fn ask(balancer: &Target, line: &str) -> anyhow::Result<String> {
+    client::ask(balancer, line).await.map_err(|err| {
+        anyhow!("no load balancer answers at {balancer} ({err}); give its address with --admin")
+    })
+}
+
+/// Reads a weight as the load balancer does.
+fn weight(text: &str) -> Result<String, &'static str> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse::<u16>() {
+        Ok(percent) if number != text && percent <= 25_600 => Ok(text.to_owned()),
+        Ok(0..=256) => Ok(text.to_owned()),
+        _ => Err("expected a weight from 0 to 256, or a percentage such as 50%"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_found_with_or_without_its_backend() {
+        let known = ["nodes/s1".to_owned(), "nodes/s2".to_owned()];
+        assert_eq!(find("s2", &known).unwrap(), "nodes/s2");
+        assert_eq!(find("nodes/s1", &known).unwrap(), "nodes/s1");
+        let err = find("s3", &known).unwrap_err().to_string();
+        assert_eq!(err, "no server is called s3; there are: nodes/s1, nodes/s2");
+        assert!(find("s", &known).is_err());
+    }
+
+    #[test]
+    fn a_weight_is_a_number_or_a_percentage() {
+        for good in ["0", "256", "50%", "300%"] {
+            assert_eq!(weight(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "%", "257", "-1", "1.5", "x"] {
+            assert!(weight(bad).is_err(), "{bad}");
+        }
+    }
+}

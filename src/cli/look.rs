@@ -1,0 +1,226 @@
+//! `tidings servers` and `members`: what a running load balancer knows, as a
+//! table or as JSON.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use clap::Args;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::serve::Credentials;
+use crate::admin::client::host_and_port;
+
+/// How long a load balancer may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The largest answer that is read: twice what the most servers take.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Where to look, and how to show it.
+#[derive(Debug, Clone, Args)]
+pub struct LookArgs {
+    /// Statistics port of the load balancer
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:1936",
+        env = "TIDINGS_STATS_ADDR"
+    )]
+    #[arg(value_parser = address)]
+    pub stats: String,
+    /// User and password, where it asks for them
+    #[arg(
+        long,
+        value_name = "USER:PASS",
+        env = "TIDINGS_STATS_AUTH",
+        hide_env_values = true
+    )]
+    pub stats_auth: Option<Credentials>,
+    /// As JSON, with everything there is to know
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Lists the servers.
+pub async fn servers(args: LookArgs) -> anyhow::Result<ExitCode> {
+    show(&args, "servers", SERVERS).await
+}
+
+/// Lists the members of the cluster.
+pub async fn members(args: LookArgs) -> anyhow::Result<ExitCode> {
+    show(&args, "members", MEMBERS).await
+}
+
+/// A column: its heading, where its value is in one of the list, and how
+/// that is shown.
+type Column = (&'static str, &'static str, fn(&Value) -> String);
+
+const SERVERS: &[Column] = &[
+    ("NAME", "/name", text),
+    ("ADDRESS", "/address", text),
+    ("STATUS", "/status", text),
+    ("WEIGHT", "/weight", text),
+    ("ACTIVE", "/active", text),
+    ("REQUESTS", "/requests", text),
+    ("PER SECOND", "/requests_per_second", text),
+    ("SINCE", "/since_seconds", ago),
+    ("REASON", "/reason", text),
+];
+
+const MEMBERS: &[Column] = &[
+    ("NAME", "/name", text),
+    ("ROLE", "/role", text),
+    ("STATE", "/state", text),
+    ("ADDRESS", "/address", text),
+    ("SINCE", "/since_seconds", ago),
+    ("SERVES", "/server/service", text),
+    ("AT", "/server/address", text),
+];
+
+async fn show(args: &LookArgs, what: &str, columns: &[Column]) -> anyhow::Result<ExitCode> {
+    let answer = get(args, &format!("/v1/{what}")).await?;
+    let shown = if args.json {
+        answer
+    } else {
+        let no_list = || anyhow!("{} answers, but not with {what}", args.stats);
+        let answer: Value = serde_json::from_str(&answer).map_err(|_| no_list())?;
+        table(
+            columns,
+            answer
+                .get(what)
+                .and_then(Value::as_array)
+                .ok_or_else(no_list)?,
+        )
+    };
+    writeln!(io::stdout(), "{}", shown.trim_end()).context("stdout")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Rows under headings, each column as wide as its widest cell.
+fn table(columns: &[Column], list: &[Value]) -> String {
+    let headings = columns.iter().map(|(heading, ..)| (*heading).to_owned());
+    let cells = |row: &Value| columns.iter().map(|column| cell(column, row)).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(headings.collect())
+        .chain(list.iter().map(cells))
+        .collect();
+    let width = |index: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(index));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let lines = rows.iter().map(|row| {
+        let padded = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn cell((_, path, show): &Column, row: &Value) -> String {
+    row.pointer(path).map_or_else(|| text(&Value::Null), show)
+}
+
+/// A value as a cell. What comes from afar must not steer the terminal.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.chars().filter(|c| !c.is_control()).collect(),
+        other => other.to_string(),
+    }
+}
+
+fn ago(seconds: &Value) -> String {
+    let Some(seconds) = seconds.as_u64() else {
+        return text(seconds);
+    };
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+async fn get(args: &LookArgs, path: &str) -> anyhow::Result<String> {
+    let answer = timeout(PATIENCE, exchange(args, path)).await;
+    let (status, body) = answer
+        .map_err(|_| anyhow!("no answer within {PATIENCE:?}"))
+        .flatten()
+        .map_err(|err| {
+            let at = &args.stats;
+            anyhow!("no load balancer answers at {at} ({err}); give its address with --stats")
+        })?;
+    match status {
+        StatusCode::OK => Ok(body),
+        StatusCode::UNAUTHORIZED => bail!(
+            "the load balancer at {} asks for another user and password: give them with --stats-auth",
+            args.stats
+        ),
+        _ => bail!(
+            "{} answers with {status}: is it a load balancer?",
+            args.stats
+        ),
+    }
+}
+
+async fn exchange(args: &LookArgs, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    let stream = TokioIo::new(TcpStream::connect(&args.stats).await?);
+    let (mut sender, connection) = http1::handshake(stream).await?;
+    let mut request = Request::get(path)
+        .header(header::HOST, &args.stats)
+        .header(header::CONNECTION, "close");
+    if let Some(Credentials { user, password }) = &args.stats_auth {
+        let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        request = request.header(header::AUTHORIZATION, format!("Basic {credentials}"));
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
+    let conversation = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect();
+        let body = body.await.map_err(|err| anyhow!(err))?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    let (_, answer) = tokio::join!(connection, conversation);
+    answer
+}
+
+fn address(text: &str) -> Result<String, &'static str> {
+    host_and_port(text).ok_or("expected an address such as 127.0.0.1:1936 or ha:1936")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let list = [
+            json!({ "name": "s1", "role": "server", "state": "alive", "address": "10.0.0.1:7946",
+                "since_seconds": 61, "server": { "service": "nodes", "address": "10.0.0.1:3000" } }),
+            json!({ "name": "balancer", "role": "balancer", "state": "down", "address": "10.0.0.2:7946",
+                "since_seconds": 0, "server": null }),
+        ];
+        assert_eq!(
+            table(MEMBERS, &list),
+            "NAME      ROLE      STATE  ADDRESS        SINCE  SERVES  AT\n\
+             s1        server    alive  10.0.0.1:7946  1m 1s  nodes   10.0.0.1:3000\n\
+             balancer  balancer  down   10.0.0.2:7946  0s     -       -"
+        );
+    }
+
+    #[test]
+    fn a_cell_cannot_steer_the_terminal() {
+        assert_eq!(text(&json!("a\u{1b}[2Jb")), "a[2Jb");
+    }
+}
