@@ -135,8 +135,8 @@ fn readiness(source: &Source, rows: &Rows) -> Response<Full<Bytes>> {
 fn statistics(source: &Source, uri: &str, now: Instant) -> Response<Full<Bytes>> {
     let mut rows = rows(source, now);
     let options = Options::of(uri);
-    if options.up {
-        rows.hide_down();
+    if options.hides_any() {
+        rows.hide(|status| options.hides(status));
     }
     if uri.contains(";csv") {
         return text(StatusCode::OK, csv::render(&rows));
