@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{Figure, FigureKind, Process, Source};
 use crate::{
@@ -12,10 +12,10 @@ use crate::{
         Name, Phase, Role, Version, Wish,
     },
     pool::{
-        Input, Reader, Writer,
+        Input, Reader, Status, Writer,
         rise_fall::Thresholds,
-        server::Check,
-        state::{CheckPlan, State, StaticServer},
+        server::{Cause, Check},
+        state::{Change, CheckPlan, Detection, Event, Sign, State, StaticServer},
     },
 };
 
@@ -105,6 +105,23 @@ fn wanted(server: &str, state: Admin) -> Input {
             writer: SocketAddr::from(([10, 0, 0, 1], 7946)),
         },
     }))
+}
+
+/// The event that a server does not answer gossip any more.
+pub(super) fn found_down(server: &str, sign: Sign, took: Duration) -> Event {
+    Event {
+        server: name(server),
+        what: Change::Became(Status::Down(Cause::Silent)),
+        detected: Some(Detection { sign, took }),
+    }
+}
+
+/// A balancer without servers whose pool is alive, and what feeds it.
+pub(super) fn live() -> (Arc<Source>, mpsc::Sender<Input>) {
+    let state = State::new(name("nodes"), vec![], Instant::now());
+    let (writer, inputs, pool) = Writer::new("nodes".into(), state);
+    tokio::spawn(writer.run());
+    (Arc::new(source_with(pool, Arc::default())), inputs)
 }
 
 fn source_of(state: State, members: Arc<Vec<MemberView>>) -> Source {

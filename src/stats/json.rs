@@ -1,5 +1,5 @@
 //! The statistics as JSON, for programs: `/v1/servers` and `/v1/members`.
-//! Names are stable; a figure that is not measured is `null`.
+//! (`/v1/events` is in [`events`](super::events).) Names are stable; a figure that is not measured is `null`.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -38,7 +38,7 @@ pub fn members(members: &[MemberView], now: Instant) -> String {
     to_text(&MembersAnswer { members })
 }
 
-fn to_text(value: &impl Serialize) -> String {
+pub(super) fn to_text(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain structs with text keys always serialise")
 }
 
@@ -211,7 +211,7 @@ impl From<&CheckReport> for CheckJson {
     }
 }
 
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
