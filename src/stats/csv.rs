@@ -96,7 +96,7 @@ pub const COLUMNS: &[Column] = &[
     ("wretr", |row| number(row.retries)),
     ("wredis", |row| number(row.redispatches)),
     ("status", |row| Cell::Text(row.status_text().into())),
-    ("weight", |row| number(row.weight)),
+    ("weight", |row| number(row.effective_weight)),
     ("act", |row| number(row.active)),
     ("bck", |row| number(row.active.map(|_| NO_BACKUPS))),
     ("chkfail", |row| number(row.failed_checks)),
@@ -107,7 +107,7 @@ pub const COLUMNS: &[Column] = &[
     ("pid", |_| count(PROCESS)),
     ("iid", |row| count(row.proxy_id)),
     ("sid", |row| count(row.server_id)),
-    ("throttle", not_counted),
+    ("throttle", |row| number(row.throttle)),
     ("lbtot", |row| number(row.balanced)),
     ("tracked", not_counted),
     ("type", |row| count(row.kind as u32)),
@@ -259,14 +259,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::stats::{fixture, rows};
+    use crate::stats::{Source, fixture, rows, view::RowStatus};
 
     const HAPROXY: &str = "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,throttle,lbtot,tracked,type,rate,rate_lim,rate_max,check_status,check_code,check_duration,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail,req_rate,req_rate_max,req_tot,cli_abrt,srv_abrt,comp_in,comp_out,comp_byp,comp_rsp,lastsess,last_chk,last_agt,qtime,ctime,rtime,ttime,agent_status,agent_code,agent_duration,check_desc,agent_desc,check_rise,check_fall,check_health,agent_rise,agent_fall,agent_health,addr,cookie,mode,algo,conn_rate,conn_rate_max,conn_tot,intercepted,dcon,dses,wrew,connect,reuse,cache_lookups,cache_hits,srv_icur,src_ilim,qtime_max,ctime_max,rtime_max,ttime_max,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est,uweight,agg_server_status,agg_server_check_status,agg_check_status,srid,sess_other,h1sess,h2sess,h3sess,req_other,h1req,h2req,h3req,proto,priv_idle_cur,reqbin,reqbout,resbin,resbout,cache_hint_hits,-,";
 
     /// The values of the row of that name.
-    fn row(name: &str) -> Vec<String> {
-        let source = fixture::source();
-        let csv = render(&rows(&source, Instant::now()));
+    fn row(source: &Source, name: &str) -> Vec<String> {
+        let csv = render(&rows(source, Instant::now()));
         let found = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
         let mut found = found.filter(|cells| cells[1] == name);
         let cells = found.next().expect("a row of that name");
@@ -276,7 +275,12 @@ mod tests {
 
     #[track_caller]
     fn check(name: &str, expected: &[(usize, &str)]) {
-        let row = row(name);
+        check_in(&fixture::source(), name, expected);
+    }
+
+    #[track_caller]
+    fn check_in(source: &Source, name: &str, expected: &[(usize, &str)]) {
+        let row = row(source, name);
         for (position, value) in expected {
             assert_eq!(row[*position], *value, "column {position} of {name}");
         }
@@ -397,9 +401,35 @@ mod tests {
     #[test]
     fn hiding_what_is_down_leaves_the_rest_and_says_how_many() {
         let mut rows = rows(&fixture::source(), Instant::now());
-        rows.hide_down();
+        rows.hide(RowStatus::is_out);
         let csv = render(&rows);
         assert!(!csv.contains("DOWN"));
         assert!(csv.contains(",UP (5/7),"));
+    }
+
+    #[test]
+    fn hiding_maintenance_alone_counts_what_is_up_of_all() {
+        let mut rows = rows(&fixture::tended(), Instant::now());
+        rows.hide(|status| status == RowStatus::Maint);
+        let csv = render(&rows);
+        assert!(!csv.contains("MAINT"));
+        assert!(csv.contains("nodes,q1,"));
+        assert!(csv.contains(",UP (2/4),"));
+    }
+
+    #[test]
+    fn maintenance_quarantine_and_easing_in_are_told_apart() {
+        let source = fixture::tended();
+        check_in(&source, "m1", &[(17, "MAINT"), (29, ""), (56, "")]);
+        let kept_out = "it has crashed too often and is kept out for a while";
+        check_in(&source, "q1", &[(17, "DOWN"), (29, ""), (56, kept_out)]);
+        // The weight that counts, the percentage, and the weight as wanted.
+        check_in(
+            &source,
+            "e1",
+            &[(17, "UP"), (18, "2"), (29, "25"), (99, "8")],
+        );
+        check_in(&source, "s1", &[(18, "8"), (29, ""), (99, "8")]);
+        check_in(&source, "BACKEND", &[(18, "10"), (29, ""), (99, "16")]);
     }
 }

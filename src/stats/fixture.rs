@@ -2,20 +2,20 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{Figure, FigureKind, Process, Source};
 use crate::{
     counters::Totals,
     membership::{
-        Announcement, Member, MemberEvent, MemberId, MemberState, MemberView, Meta, Name, Phase,
-        Role,
+        Admin, Announcement, Intent, Member, MemberEvent, MemberId, MemberState, MemberView, Meta,
+        Name, Phase, Role, Version, Wish,
     },
     pool::{
-        Input, Writer,
+        Input, Reader, Status, Writer,
         rise_fall::Thresholds,
-        server::Check,
-        state::{CheckPlan, State, StaticServer},
+        server::{Cause, Check},
+        state::{Change, CheckPlan, Detection, Event, Sign, State, StaticServer},
     },
 };
 
@@ -50,8 +50,86 @@ pub(crate) fn source() -> Arc<Source> {
     Arc::new(source)
 }
 
+/// A balancer whose servers, all of weight 8, somebody looks after: `m1` is in
+/// maintenance, `q1` in quarantine, `e1` is eased in, and `s1` is up.
+pub(super) fn tended() -> Source {
+    let mut now = Instant::now();
+    let mut state = State::new(name("nodes"), vec![], now);
+    for server in ["e1", "m1", "q1", "s1"] {
+        state.apply(announced(server, Phase::Ready), now);
+    }
+    state.apply(wanted("m1", Admin::Maint), now);
+    crash_twice(&mut state, "e1", now);
+    now += Duration::from_secs(1);
+    state.tick(now);
+    crash_twice(&mut state, "q1", now);
+    source_of(state, Arc::default())
+}
+
+/// A balancer whose one server that is well is in quarantine.
+pub(super) fn kept_out() -> Source {
+    let now = Instant::now();
+    let mut state = State::new(name("nodes"), vec![], now);
+    for server in ["q1", "s1"] {
+        state.apply(announced(server, Phase::Ready), now);
+    }
+    crash_twice(&mut state, "q1", now);
+    state.apply(announced("s1", Phase::Down), now);
+    source_of(state, Arc::default())
+}
+
+/// The first crash is forgiven, the second leads into quarantine.
+fn crash_twice(state: &mut State, server: &str, now: Instant) {
+    for phase in [Phase::Down, Phase::Ready, Phase::Down, Phase::Ready] {
+        state.apply(announced(server, phase), now);
+    }
+}
+
+/// The news that a server's agent announces that phase.
+pub(super) fn announced(server: &str, phase: Phase) -> Input {
+    let mut view = member(server, phase, MemberState::Alive);
+    if let Some(Role::Server(announced)) = view.meta.as_mut().map(|meta| &mut meta.role) {
+        announced.weight = 8;
+    }
+    let up = events(&view).remove(0);
+    Input::Member(up)
+}
+
+fn wanted(server: &str, state: Admin) -> Input {
+    Input::Member(MemberEvent::Wanted(Intent {
+        service: name("nodes"),
+        server: name(server),
+        wish: Wish::State(state),
+        version: Version {
+            clock: 1,
+            writer: SocketAddr::from(([10, 0, 0, 1], 7946)),
+        },
+    }))
+}
+
+/// The event that a server does not answer gossip any more.
+pub(super) fn found_down(server: &str, sign: Sign, took: Duration) -> Event {
+    Event {
+        server: name(server),
+        what: Change::Became(Status::Down(Cause::Silent)),
+        detected: Some(Detection { sign, took }),
+    }
+}
+
+/// A balancer without servers whose pool is alive, and what feeds it.
+pub(super) fn live() -> (Arc<Source>, mpsc::Sender<Input>) {
+    let state = State::new(name("nodes"), vec![], Instant::now());
+    let (writer, inputs, pool) = Writer::new("nodes".into(), state);
+    tokio::spawn(writer.run());
+    (Arc::new(source_with(pool, Arc::default())), inputs)
+}
+
 fn source_of(state: State, members: Arc<Vec<MemberView>>) -> Source {
     let (_, _, pool) = Writer::new("nodes".into(), state);
+    source_with(pool, members)
+}
+
+fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
     Source {
         pool,
         totals: Arc::new(Totals::default()),
@@ -119,7 +197,8 @@ fn events(row: &MemberView) -> Vec<MemberEvent> {
 }
 
 fn member(server: &str, phase: Phase, state: MemberState) -> MemberView {
-    let host = server.as_bytes()[1];
+    // Of any two names of a letter and a digit, the addresses differ as well.
+    let host = server.as_bytes()[0] ^ server.as_bytes()[1] ^ b's';
     let announced = Announcement {
         service: name("nodes"),
         addr: SocketAddr::from(([10, 0, 0, host], 3000)),

@@ -1,5 +1,5 @@
 //! The statistics as JSON, for programs: `/v1/servers` and `/v1/members`.
-//! Names are stable; a figure that is not measured is `null`.
+//! (`/v1/events` is in [`events`](super::events).) Names are stable; a figure that is not measured is `null`.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -38,7 +38,7 @@ pub fn members(members: &[MemberView], now: Instant) -> String {
     to_text(&MembersAnswer { members })
 }
 
-fn to_text(value: &impl Serialize) -> String {
+pub(super) fn to_text(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain structs with text keys always serialise")
 }
 
@@ -56,6 +56,7 @@ struct ServerJson<'a> {
     status: &'static str,
     reason: Option<&'a str>,
     weight: u16,
+    throttle_percent: Option<u8>,
     since_seconds: Option<u64>,
     origin: &'static str,
     tags: &'a BTreeMap<String, String>,
@@ -94,6 +95,7 @@ impl<'a> ServerJson<'a> {
             status: status(server.status),
             reason: row.reason.as_deref(),
             weight: server.weight,
+            throttle_percent: row.throttle,
             since_seconds: row.since.map(|since| since.as_secs()),
             origin: match server.origin {
                 Origin::Static => "static",
@@ -209,7 +211,7 @@ impl From<&CheckReport> for CheckJson {
     }
 }
 
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
@@ -295,8 +297,11 @@ mod tests {
     use crate::stats::{fixture, rows};
 
     fn servers_now() -> Value {
-        let source = fixture::source();
-        let text = servers(&source, &rows(&source, Instant::now()));
+        servers_of(&fixture::source())
+    }
+
+    fn servers_of(source: &Source) -> Value {
+        let text = servers(source, &rows(source, Instant::now()));
         serde_json::from_str(&text).unwrap()
     }
 
@@ -332,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_one_of_four_words_with_a_reason_beside_it() {
+    fn a_status_is_one_of_five_words_with_a_reason_beside_it() {
         let answer = servers_now();
         let of = |index: usize| {
             let server = &answer["servers"][index];
@@ -343,6 +348,25 @@ mod tests {
         assert_eq!(of(4), (json!("down"), json!("no answer to gossip")));
         assert_eq!(of(5).0, "up");
         assert_eq!(answer["servers"][5]["origin"], "static");
+    }
+
+    #[test]
+    fn maintenance_quarantine_and_easing_in_are_told_apart() {
+        let answer = servers_of(&fixture::tended());
+        let of = |index: usize| {
+            let server = &answer["servers"][index];
+            json!([
+                server["name"],
+                server["status"],
+                server["reason"],
+                server["throttle_percent"]
+            ])
+        };
+        assert_eq!(of(0), json!(["e1", "up", null, 25]));
+        assert_eq!(of(1), json!(["m1", "maint", null, null]));
+        let kept_out = "it has crashed too often and is kept out for a while";
+        assert_eq!(of(2), json!(["q1", "down", kept_out, null]));
+        assert_eq!(of(3), json!(["s1", "up", null, null]));
     }
 
     #[test]

@@ -9,10 +9,13 @@ pub mod source;
 pub mod view;
 
 pub mod csv;
+pub mod events;
 pub mod json;
 pub mod page;
 pub mod prometheus;
 
+mod follow;
+mod lease;
 pub mod server;
 
 pub use self::{

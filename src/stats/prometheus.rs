@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prometheus::{
     TextEncoder,
-    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 use tokio::time::Instant;
 
@@ -20,7 +20,11 @@ use super::{
     },
     view::{Kind, RowStatus, Rows, StatRow, Times},
 };
-use crate::membership::{MemberState, MemberView};
+use crate::{
+    counters,
+    membership::{MemberState, MemberView},
+    pool::{Timeline, state::Sign},
+};
 
 /// The format's media type.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -36,6 +40,7 @@ pub fn render(source: &Source, rows: &Rows, now: Instant) -> String {
         families.extend(of_rows(of_kind));
     }
     families.extend(cluster(rows, &(source.members)()));
+    families.push(detection(source.pool.timeline()));
     families.extend(others(&source.figures));
     families.retain(|family| !family.get_metric().is_empty());
     TextEncoder::new()
@@ -153,8 +158,9 @@ const ROW: &[RowMetric] = &[
     ("max_connect_time_seconds", GAUGE, "Longest time to connect.", |r| longest(r.connect_time)),
     ("max_response_time_seconds", GAUGE, "Longest time to the response's head.", |r| longest(r.response_time)),
     ("max_total_time_seconds", GAUGE, "Longest time of an exchange.", |r| longest(r.total_time)),
-    ("weight", GAUGE, "Weight that counts.", |r| r.weight.map(Into::into)),
+    ("weight", GAUGE, "Weight that counts.", |r| r.effective_weight.map(Into::into)),
     ("uweight", GAUGE, "Weight as configured.", |r| r.weight.map(Into::into)),
+    ("current_throttle", GAUGE, "Percentage of its share that a server gets while it is eased in; no value otherwise.", |r| r.throttle.map(Into::into)),
     ("active_servers", GAUGE, "Servers that can take traffic.", |r| only(Kind::Backend, r, r.active)),
     ("backup_servers", GAUGE, "Backup servers; there are none.", |r| only(Kind::Backend, r, Some(0))),
     ("active", GAUGE, "1 for a server that is no backup.", |r| only(Kind::Server, r, r.active)),
@@ -332,6 +338,23 @@ fn cluster(rows: &Rows, members: &[MemberView]) -> Vec<MetricFamily> {
     ]
 }
 
+/// How fast trouble is found out. Every sign has its series from the start:
+/// that it has shown nothing yet is known, not missing.
+fn detection(timeline: &Timeline) -> MetricFamily {
+    let by_sign = Sign::ALL.map(|sign| {
+        let labels = vec![("sign", sign.as_str())];
+        histogram(labels, timeline.detected_by(sign))
+    });
+    let mut family = MetricFamily::default();
+    family.set_name("tidings_detection_seconds".into());
+    family.set_help(
+        "Time from the first sign that a server is in trouble until it takes no request.".into(),
+    );
+    family.set_field_type(MetricType::HISTOGRAM);
+    family.set_metric(by_sign.into());
+    family
+}
+
 /// Figures of one name that stand side by side make one family.
 fn others(figures: &[Figure]) -> impl Iterator<Item = MetricFamily> {
     figures
@@ -383,6 +406,24 @@ fn sample(labels: Vec<(&str, &str)>, kind: FigureKind, value: f64) -> Metric {
     sample
 }
 
+/// The bucket without a bound comes from the encoder, which takes the count
+/// for it.
+fn histogram(labels: Vec<(&str, &str)>, of: &counters::Histogram) -> Metric {
+    let buckets = of.cumulative().into_iter().map(|(bound, entries)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(entries);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(of.count());
+    histogram.set_sample_sum(of.sum().as_secs_f64());
+    let mut sample = Metric::from_label(labels.into_iter().map(label).collect());
+    sample.set_histogram(histogram);
+    sample
+}
+
 fn label((name, value): (&str, &str)) -> LabelPair {
     let mut label = LabelPair::default();
     label.set_name(name.into());
@@ -413,7 +454,12 @@ mod tests {
             } else if !line.starts_with("# HELP ") {
                 let (name, value) = line.rsplit_once(' ').unwrap();
                 let family = name.split('{').next().unwrap();
-                assert!(types.contains_key(family), "{family} has no type");
+                let of_histogram = ["_bucket", "_sum", "_count"].iter().any(|part| {
+                    let whole = family.strip_suffix(part);
+                    whole.is_some_and(|whole| types.get(whole) == Some(&"histogram"))
+                });
+                let has_type = of_histogram || types.contains_key(family);
+                assert!(has_type, "{family} has no type");
                 let value = value.parse().unwrap();
                 assert!(series.insert(name, value).is_none(), "{name} comes twice");
             }
@@ -497,6 +543,51 @@ mod tests {
     }
 
     #[test]
+    fn how_fast_trouble_is_found_out_is_a_histogram_for_each_sign() {
+        let (source, now) = (fixture::source(), Instant::now());
+        for millis in [3, 30, 30_000] {
+            let took = Duration::from_millis(millis);
+            let found = fixture::found_down("s1", Sign::Lifeline, took);
+            source.pool.timeline().add(found);
+        }
+        let text = render(&source, &rows(&source, now), now);
+        let series = series(&text);
+        let of = |part: &str| series.get(format!("tidings_detection_seconds_{part}").as_str());
+        for (part, value) in [
+            ("bucket{sign=\"lifeline\",le=\"0.0025\"}", 0.0),
+            ("bucket{sign=\"lifeline\",le=\"0.005\"}", 1.0),
+            ("bucket{sign=\"lifeline\",le=\"0.05\"}", 2.0),
+            ("bucket{sign=\"lifeline\",le=\"5\"}", 2.0),
+            ("bucket{sign=\"lifeline\",le=\"+Inf\"}", 3.0),
+            ("sum{sign=\"lifeline\"}", 30.033),
+            ("count{sign=\"lifeline\"}", 3.0),
+            ("bucket{sign=\"gossip\",le=\"+Inf\"}", 0.0),
+            ("count{sign=\"gossip\"}", 0.0),
+        ] {
+            assert_eq!(of(part), Some(&value), "{part}");
+        }
+    }
+
+    #[test]
+    fn maintenance_is_a_state_and_only_easing_in_is_throttled() {
+        let (source, now) = (fixture::tended(), Instant::now());
+        let text = render(&source, &rows(&source, now), now);
+        let series = series(&text);
+        let of = |name: &str, labels: &str| {
+            let name = format!("haproxy_server_{name}{{proxy=\"nodes\",{labels}}}");
+            series.get(name.as_str()).copied()
+        };
+        for (state, holds) in [("MAINT", 1.0), ("DOWN", 0.0), ("UP", 0.0)] {
+            let labels = format!("server=\"m1\",state=\"{state}\"");
+            assert_eq!(of("status", &labels), Some(holds), "{state}");
+        }
+        assert_eq!(of("current_throttle", "server=\"e1\""), Some(25.0));
+        assert_eq!(of("current_throttle", "server=\"s1\""), None);
+        assert_eq!(of("weight", "server=\"e1\""), Some(2.0));
+        assert_eq!(of("uweight", "server=\"e1\""), Some(8.0));
+    }
+
+    #[test]
     fn a_limit_that_is_not_set_is_not_a_number() {
         let text = scrape();
         let limits = [
@@ -519,10 +610,10 @@ mod tests {
         assert!(types.len() > 80, "{}", types.len());
         for line in types {
             let (name, kind) = line.split_once(' ').unwrap();
-            let expected = if name.ends_with("_total") {
-                "counter"
-            } else {
-                "gauge"
+            let expected = match name {
+                "tidings_detection_seconds" => "histogram",
+                _ if name.ends_with("_total") => "counter",
+                _ => "gauge",
             };
             assert_eq!(kind, expected, "{name}");
         }

@@ -5,7 +5,7 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -17,7 +17,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
-    csv, json,
+    csv,
+    events::{self, Query},
+    follow::{self, Followers, MOST_FOLLOWERS},
+    json,
+    lease::Lease,
     page::{self, Options},
     prometheus,
     source::Source,
@@ -33,12 +37,16 @@ const MOST_CONNECTIONS: usize = 256;
 /// between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may last. A client that does not read its response
+/// How long a connection may last, and how long after it last had room for
+/// more where it follows events. A client that does not read its response
 /// would otherwise keep its place for ever.
 const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
 
 /// How long a response that is under way may take to end after that.
 const LAST_RESPONSE: Duration = Duration::from_secs(5);
+
+/// A response's body: all there is to say, or events as they happen.
+type Body = Either<Full<Bytes>, follow::Stream>;
 
 /// Serves the statistics until `shutdown`, then ends the responses that are
 /// under way.
@@ -46,6 +54,7 @@ pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Futu
     let mut shutdown = pin!(shutdown);
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let ending = CancellationToken::new();
+    let followers = Followers::new(ending.clone());
     let connections = TaskTracker::new();
     loop {
         let (stream, _) = tokio::select! {
@@ -58,8 +67,9 @@ pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Futu
             continue;
         };
         let (source, ending) = (Arc::clone(&source), ending.clone());
+        let followers = followers.clone();
         connections.spawn(async move {
-            serve(stream, source, ending).await;
+            serve(stream, source, followers, ending).await;
             drop(place);
         });
     }
@@ -68,9 +78,16 @@ pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Futu
     connections.wait().await;
 }
 
-async fn serve(stream: TcpStream, source: Arc<Source>, ending: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    source: Arc<Source>,
+    followers: Followers,
+    ending: CancellationToken,
+) {
+    let lease = Lease::new(CONNECTION_LIFETIME);
+    let renewable = lease.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&source, &request);
+        let response = respond(&source, &followers, &renewable, &request);
         async move { Ok::<_, Infallible>(response) }
     });
     let mut connection = pin!(
@@ -79,9 +96,15 @@ async fn serve(stream: TcpStream, source: Arc<Source>, ending: CancellationToken
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service)
     );
+    let time_is_up = async {
+        tokio::select! {
+            () = lease.expired() => {}
+            () = ending.cancelled() => {}
+        }
+    };
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        _ = timeout(CONNECTION_LIFETIME, ending.cancelled()) => {
+        () = time_is_up => {
             connection.as_mut().graceful_shutdown();
             timeout(LAST_RESPONSE, connection).await.unwrap_or(Ok(()))
         }
@@ -92,7 +115,12 @@ async fn serve(stream: TcpStream, source: Arc<Source>, ending: CancellationToken
 }
 
 /// Answers a request.
-fn respond<B>(source: &Source, request: &Request<B>) -> Response<Full<Bytes>> {
+fn respond<B>(
+    source: &Source,
+    followers: &Followers,
+    lease: &Lease,
+    request: &Request<B>,
+) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
         return with(response, header::ALLOW, "GET, HEAD");
@@ -110,16 +138,45 @@ fn respond<B>(source: &Source, request: &Request<B>) -> Response<Full<Bytes>> {
         }
         "/metrics" => {
             let body = prometheus::render(source, &rows(source, now), now);
-            response(StatusCode::OK, prometheus::CONTENT_TYPE, body)
+            response(StatusCode::OK, prometheus::CONTENT_TYPE, whole(body))
         }
         "/v1/servers" => as_json(json::servers(source, &rows(source, now))),
         "/v1/members" => as_json(json::members(&(source.members)(), now)),
+        "/v1/events" => events(source, followers, lease, request)
+            .unwrap_or_else(|wrong| text(StatusCode::BAD_REQUEST, wrong)),
         _ if path.starts_with("/v1/") => text(StatusCode::NOT_FOUND, "no such resource\n"),
         _ => statistics(source, &request.uri().to_string(), now),
     }
 }
 
-fn readiness(source: &Source, rows: &Rows) -> Response<Full<Bytes>> {
+/// What happened, or what happens from now on; an error is what is wrong with
+/// the request.
+fn events<B>(
+    source: &Source,
+    followers: &Followers,
+    lease: &Lease,
+    request: &Request<B>,
+) -> Result<Response<Body>, &'static str> {
+    let timeline = source.pool.timeline();
+    let query = Query::of(request.uri().query().unwrap_or_default())?;
+    if !follow::is_asked_for(query, request.headers()) {
+        let after = query.after.unwrap_or_default();
+        return Ok(as_json(events::render(timeline, after)));
+    }
+    let last_seen = follow::last_seen(query, request.headers())?;
+    let stream = followers.begin(timeline, last_seen, lease);
+    Ok(stream.map_or_else(too_many_followers, |stream| {
+        let body = Either::Right(stream);
+        response(StatusCode::OK, follow::CONTENT_TYPE, body)
+    }))
+}
+
+fn too_many_followers() -> Response<Body> {
+    let line = format!("{MOST_FOLLOWERS} followers are the most\n");
+    text(StatusCode::SERVICE_UNAVAILABLE, line)
+}
+
+fn readiness(source: &Source, rows: &Rows) -> Response<Body> {
     let reason = if source.is_draining() {
         "stopping: no new connections are accepted"
     } else if rows.footing.serves() {
@@ -132,17 +189,17 @@ fn readiness(source: &Source, rows: &Rows) -> Response<Full<Bytes>> {
 
 /// The page or the CSV, at any path: `HAProxy`'s clients ask for `/;csv`,
 /// `/haproxy?stats;csv` and more.
-fn statistics(source: &Source, uri: &str, now: Instant) -> Response<Full<Bytes>> {
+fn statistics(source: &Source, uri: &str, now: Instant) -> Response<Body> {
     let mut rows = rows(source, now);
     let options = Options::of(uri);
-    if options.up {
-        rows.hide_down();
+    if options.hides_any() {
+        rows.hide(|status| options.hides(status));
     }
     if uri.contains(";csv") {
         return text(StatusCode::OK, csv::render(&rows));
     }
     let page = page::render(source, &rows, options, now);
-    let response = response(StatusCode::OK, "text/html; charset=utf-8", page);
+    let response = response(StatusCode::OK, "text/html; charset=utf-8", whole(page));
     // Nothing on the page comes from elsewhere, and nothing may.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
     let response = with(response, header::CONTENT_SECURITY_POLICY, policy);
@@ -178,20 +235,20 @@ fn same(given: &[u8], expected: &[u8]) -> bool {
     given.len() == expected.len() && differences == 0
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    response(status, "text/plain; charset=utf-8", body)
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    response(status, "text/plain; charset=utf-8", whole(body))
 }
 
-fn as_json(body: String) -> Response<Full<Bytes>> {
-    response(StatusCode::OK, "application/json", body)
+fn as_json(body: String) -> Response<Body> {
+    response(StatusCode::OK, "application/json", whole(body))
 }
 
-fn response(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn whole(body: impl Into<Bytes>) -> Body {
+    Either::Left(Full::new(body.into()))
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let response = with(response, header::CONTENT_TYPE, content_type);
     let response = with(response, header::CACHE_CONTROL, "no-cache");
@@ -199,10 +256,10 @@ fn response(
 }
 
 fn with(
-    mut response: Response<Full<Bytes>>,
+    mut response: Response<Body>,
     name: header::HeaderName,
     value: &'static str,
-) -> Response<Full<Bytes>> {
+) -> Response<Body> {
     let value = HeaderValue::from_static(value);
     response.headers_mut().insert(name, value);
     response
@@ -219,7 +276,18 @@ mod tests {
     };
 
     use super::*;
-    use crate::stats::fixture;
+    use crate::{pool::state::Sign, stats::fixture};
+
+    /// The answer to a request that comes alone.
+    fn respond<B>(source: &Source, request: &Request<B>) -> Response<Body> {
+        let followers = Followers::new(CancellationToken::new());
+        super::respond(
+            source,
+            &followers,
+            &Lease::new(CONNECTION_LIFETIME),
+            request,
+        )
+    }
 
     async fn ask(source: &Source, uri: &str) -> (StatusCode, String) {
         let request = Request::get(uri).body(()).unwrap();
@@ -242,6 +310,37 @@ mod tests {
             assert_eq!(status, StatusCode::OK);
             assert!(body.starts_with("# pxname,svname,"), "{uri}");
         }
+    }
+
+    #[tokio::test]
+    async fn maintenance_can_be_hidden_from_the_page_and_the_csv() {
+        let source = fixture::tended();
+        for uri in ["/;csv", "/"] {
+            let (_, everyone) = ask(&source, uri).await;
+            assert!(
+                everyone.contains("m1") && everyone.contains("MAINT"),
+                "{uri}"
+            );
+            let (_, tended) = ask(&source, &format!("{uri};no-maint")).await;
+            assert!(!tended.contains("m1") && tended.contains("q1"), "{uri}");
+            assert!(tended.contains("UP (2/4)"), "{uri}");
+        }
+    }
+
+    #[tokio::test]
+    async fn events_are_asked_for_from_a_number_on() {
+        let source = fixture::source();
+        for server in ["s1", "s2"] {
+            let found = fixture::found_down(server, Sign::Traffic, Duration::from_millis(3));
+            source.pool.timeline().add(found);
+        }
+        let (_, all) = ask(&source, "/v1/events").await;
+        assert!(all.contains("\"s1\"") && all.contains("\"s2\""));
+        let (_, later) = ask(&source, "/v1/events?after=1").await;
+        assert!(!later.contains("\"s1\"") && later.contains("\"s2\""));
+        let (status, line) = ask(&source, "/v1/events?after=soon").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(line.lines().count(), 1);
     }
 
     #[tokio::test]
@@ -302,7 +401,14 @@ mod tests {
             }
             respond(&source, &request.body(()).unwrap()).status()
         };
-        for uri in ["/", "/;csv", "/metrics", "/v1/servers"] {
+        for uri in [
+            "/",
+            "/;csv",
+            "/metrics",
+            "/v1/servers",
+            "/v1/events",
+            "/v1/events?follow",
+        ] {
             assert_eq!(status(uri, None), StatusCode::UNAUTHORIZED);
             assert_eq!(status(uri, Some("ops:s3cre")), StatusCode::UNAUTHORIZED);
             assert_eq!(status(uri, Some("ops:s3creT")), StatusCode::UNAUTHORIZED);
@@ -326,6 +432,7 @@ mod tests {
             ("/metrics", "text/plain; version=0.0.4"),
             ("/v1/servers", "application/json"),
             ("/v1/members", "application/json"),
+            ("/v1/events", "application/json"),
             ("/healthz", "text/plain; charset=utf-8"),
         ] {
             let (head, body) = exchange(addr, "GET", uri).await;

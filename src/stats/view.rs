@@ -46,12 +46,12 @@ impl Rows {
             .chain(std::iter::once(&self.backend))
     }
 
-    /// Leaves out the servers that are down; the backend then says how many
-    /// of how many are up, as `HAProxy`'s does.
-    pub fn hide_down(&mut self) {
-        let all = self.servers.len();
-        self.servers.retain(|row| !row.status.is_down());
-        self.backend.shown = Some((self.servers.len(), all));
+    /// Leaves out the servers in a status that is to be hidden; the backend
+    /// then says how many of how many are up, as `HAProxy`'s does.
+    pub fn hide(&mut self, is_hidden: impl Fn(RowStatus) -> bool) {
+        let up = self.servers.iter().filter(|row| !row.status.is_out());
+        self.backend.shown = Some((up.count(), self.servers.len()));
+        self.servers.retain(|row| !is_hidden(row.status));
     }
 }
 
@@ -62,6 +62,9 @@ pub enum Footing {
     Firm,
     /// No server is up; those that gossip suspects take the traffic.
     Suspected,
+    /// Those that are well have crashed too often of late; they take the
+    /// traffic all the same.
+    KeptOut,
     /// Gossip has lost every server; they take the traffic all the same.
     Lost,
     /// There are servers, and none can take traffic.
@@ -81,6 +84,7 @@ impl Footing {
             () if !snapshot.can_serve() => Self::Nobody,
             () if has(Status::Up) => Self::Firm,
             () if has(Status::Suspect) => Self::Suspected,
+            () if has(Status::Down(Cause::Quarantine)) => Self::KeptOut,
             () => Self::Lost,
         }
     }
@@ -97,6 +101,10 @@ impl Footing {
             Self::Suspected => Some(
                 "No server is surely up: gossip suspects every one that could take traffic, \
                  so the suspected ones take it.",
+            ),
+            Self::KeptOut => Some(
+                "No server is up: those that are well have crashed too often and were to be kept \
+                 out for a while, but there is nobody else to take the traffic.",
             ),
             Self::Lost => Some(
                 "Gossip has lost every server. Traffic still goes to those that accept \
@@ -199,8 +207,13 @@ pub struct StatRow {
     /// Time to the response's last byte.
     pub total_time: Option<Times>,
 
-    /// The share of the requests; of a backend the sum over active servers.
+    /// The share of the requests that is wanted; of a backend the sum over
+    /// active servers.
     pub weight: Option<u32>,
+    /// The share there is at present: less while a server is eased in.
+    pub effective_weight: Option<u32>,
+    /// How much of its share a server that is eased in gets, in percent.
+    pub throttle: Option<u8>,
     /// Servers that can take traffic; 1 for a server.
     pub active: Option<u32>,
     /// Checks that failed while the server was up.
@@ -320,9 +333,14 @@ impl RowStatus {
         }
     }
 
-    /// Whether it takes no request.
+    /// Whether it takes no request for want of health.
     pub fn is_down(self) -> bool {
         matches!(self, Self::Down | Self::DownByAgent | Self::GoingUp(..))
+    }
+
+    /// Whether it takes no request, by fault or by an operator's wish.
+    pub fn is_out(self) -> bool {
+        self.is_down() || self == Self::Maint
     }
 }
 
@@ -401,7 +419,6 @@ fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing) -> StatRo
         let servers = snapshot.servers.iter();
         servers.filter(takes_traffic).filter(usable)
     };
-    let weight = active().map(|server| u32::from(server.weight)).sum();
     StatRow {
         kind: Kind::Backend,
         proxy: source.service.to_string(),
@@ -410,7 +427,8 @@ fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing) -> StatRo
         reason: footing.warning().map(|_| footing_in_words(footing).into()),
         algorithm: Some(source.balance),
         cookie: source.cookie.clone(),
-        weight: Some(weight),
+        weight: Some(active().map(|server| u32::from(server.weight)).sum()),
+        effective_weight: Some(active().map(|server| effective_weight(server)).sum()),
         active: Some(active().count() as u32),
         ..upstream(counters, status)
     }
@@ -420,6 +438,7 @@ fn footing_in_words(footing: Footing) -> &'static str {
     match footing {
         Footing::Firm => "a server is up",
         Footing::Suspected => "every server is suspected by gossip",
+        Footing::KeptOut => "every server that is well has crashed too often",
         Footing::Lost => "every server is lost to gossip",
         Footing::Nobody => "no server can take traffic",
         Footing::Empty => "there are no servers",
@@ -443,6 +462,8 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
         reuses: Some(counters.reuses.get()),
         idle_connections: Some(counters.idle.get()),
         weight: Some(server.weight.into()),
+        effective_weight: Some(effective_weight(server)),
+        throttle: throttle(server),
         active: Some(1),
         failed_checks: server.health.map(|_| server.failed_checks),
         downs: Some(server.downs),
@@ -451,7 +472,22 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
     }
 }
 
-fn reason(status: Status) -> Option<String> {
+/// A server that takes no traffic is not being eased in, whatever it was
+/// before.
+fn throttle(server: &Server) -> Option<u8> {
+    let takes_traffic = matches!(server.status, Status::Up | Status::Suspect);
+    server.throttle.filter(|_| takes_traffic)
+}
+
+/// The weight after throttling, rounded up as `HAProxy` does: a server that
+/// takes requests shows no zero.
+fn effective_weight(server: &Server) -> u32 {
+    let percent = u32::from(throttle(server).unwrap_or(100));
+    (u32::from(server.weight) * percent).div_ceil(100)
+}
+
+/// Why a server is not simply up, in a few words without a comma.
+pub(super) fn reason(status: Status) -> Option<String> {
     match status {
         Status::Up | Status::Drain | Status::Maint => None,
         Status::Suspect => Some("gossip suspects it".into()),
@@ -521,9 +557,26 @@ fn common(counters: &Counters, status: RowStatus) -> StatRow {
         response_time: None,
         total_time: None,
         weight: None,
+        effective_weight: None,
+        throttle: None,
         active: None,
         failed_checks: None,
         downs: None,
         downtime: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::fixture;
+
+    #[test]
+    fn a_pool_that_stands_on_quarantined_servers_says_so_and_serves() {
+        let rows = rows(&fixture::kept_out(), Instant::now());
+        assert_eq!(rows.footing, Footing::KeptOut);
+        assert_eq!(rows.backend.status, RowStatus::Up);
+        let reason = "every server that is well has crashed too often";
+        assert_eq!(rows.backend.reason.as_deref(), Some(reason));
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     source::Source,
-    view::{FRONTEND, Rows, StatRow},
+    view::{FRONTEND, RowStatus, Rows, StatRow},
 };
 
 const STYLE: &str = include_str!("../../../web-stats/style.css");
@@ -24,8 +24,10 @@ pub const REFRESH: &str = "5";
 /// `HAProxy` finds these words anywhere in the address and in any order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
-    /// `;up`: leave out servers that are down.
+    /// `;up`: leave out servers that are down or in maintenance.
     pub up: bool,
+    /// `;no-maint`: leave out servers that are in maintenance.
+    pub no_maint: bool,
     /// `;norefresh`: do not load the page again.
     pub norefresh: bool,
 }
@@ -34,21 +36,31 @@ impl Options {
     /// Finds the words in an address.
     pub fn of(uri: &str) -> Self {
         Self {
-            // There is no maintenance here, so `;no-maint` has nothing to hide.
             up: uri.contains(";up"),
+            no_maint: uri.contains(";no-maint"),
             norefresh: uri.contains(";norefresh"),
         }
     }
 
+    /// Whether any server may be left out.
+    pub fn hides_any(self) -> bool {
+        self.up || self.no_maint
+    }
+
+    /// Whether servers in that status are left out.
+    pub fn hides(self, status: RowStatus) -> bool {
+        self.up && status.is_out() || self.no_maint && status == RowStatus::Maint
+    }
+
     fn link(self) -> String {
-        let mut link = String::from("/");
-        if self.up {
-            link.push_str(";up");
-        }
-        if self.norefresh {
-            link.push_str(";norefresh");
-        }
-        link
+        let words = [
+            (self.up, ";up"),
+            (self.no_maint, ";no-maint"),
+            (self.norefresh, ";norefresh"),
+        ];
+        let asked = words.iter().filter(|(asked, _)| *asked);
+        let asked = asked.map(|(_, word)| *word);
+        std::iter::once("/").chain(asked).collect()
     }
 }
 
@@ -150,19 +162,23 @@ fn process(source: &Source, frontend: &StatRow, now: Instant) -> Markup {
 
 fn legend() -> Markup {
     let entries = [
-        ("up", "UP"),
-        ("going_down", "UP, going down or suspected"),
-        ("going_up", "DOWN, going up"),
-        ("down", "DOWN"),
-        ("draining", "DRAIN: keeps its users, takes no new ones"),
-        ("no_check", "not checked"),
+        ("active_up", "UP"),
+        ("active_going_down", "UP, going down or suspected"),
+        ("active_going_up", "DOWN, going up"),
+        ("active_down", "DOWN"),
+        ("maintain", "MAINT: taken out by an operator"),
+        (
+            "active_draining",
+            "DRAIN: keeps its users, takes no new ones",
+        ),
+        ("active_no_check", "not checked"),
     ];
     html! {
         section {
             h3 { "> Colours" }
             ul.legend {
                 @for (class, words) in entries {
-                    li { span class=(format!("swatch active_{class}")) {} (words) }
+                    li { span class=(format!("swatch {class}")) {} (words) }
                 }
             }
         }
@@ -172,6 +188,10 @@ fn legend() -> Markup {
 fn links(options: Options) -> Markup {
     let up = Options {
         up: !options.up,
+        ..options
+    };
+    let maint = Options {
+        no_maint: !options.no_maint,
         ..options
     };
     let refresh = Options {
@@ -188,6 +208,11 @@ fn links(options: Options) -> Markup {
                     }
                 }
                 li {
+                    a href=(maint.link()) {
+                        @if options.no_maint { "Show 'MAINT' servers" } @else { "Hide 'MAINT' servers" }
+                    }
+                }
+                li {
                     a href=(refresh.link()) {
                         @if options.norefresh { "Enable refresh" } @else { "Disable refresh" }
                     }
@@ -195,7 +220,11 @@ fn links(options: Options) -> Markup {
                 li { a href=(options.link()) { "Refresh now" } }
                 li { a href="/;csv;norefresh" { "CSV export" } }
                 li { a href="/metrics" { "Prometheus metrics" } }
-                li { "JSON: " a href="/v1/servers" { "servers" } ", " a href="/v1/members" { "members" } }
+                li {
+                    "JSON: " a href="/v1/servers" { "servers" }
+                    ", " a href="/v1/members" { "members" }
+                    ", " a href="/v1/events" { "events" }
+                }
             }
         }
     }
@@ -300,8 +329,47 @@ mod tests {
         assert_eq!(Options::of("/"), Options::default());
         assert_eq!(Options::of("/haproxy?stats;up"), up);
         assert_eq!(up.link(), "/;up");
-        let both = Options::of("/;norefresh;up");
-        assert_eq!(Options::of(&both.link()), both);
+        let all = Options::of("/;norefresh;no-maint;up");
+        assert_eq!(all.link(), "/;up;no-maint;norefresh");
+        assert_eq!(Options::of(&all.link()), all);
+    }
+
+    #[test]
+    fn hiding_what_is_down_hides_maintenance_and_not_the_other_way_round() {
+        let (up, no_maint) = (Options::of("/;up"), Options::of("/;no-maint"));
+        let hidden = |options: Options| {
+            let statuses = [
+                RowStatus::Up,
+                RowStatus::Drain,
+                RowStatus::Down,
+                RowStatus::Maint,
+            ];
+            statuses.map(|status| options.hides(status))
+        };
+        assert_eq!(hidden(up), [false, false, true, true]);
+        assert_eq!(hidden(no_maint), [false, false, false, true]);
+        assert!(!Options::default().hides_any());
+    }
+
+    #[test]
+    fn maintenance_has_its_colour_and_easing_in_its_percentage() {
+        let page = page(&fixture::tended());
+        assert!(page.contains("<span class=\"swatch maintain\"></span>MAINT"));
+        assert!(
+            page.contains("<tr class=\"maintain\"><th class=\"ac\" scope=\"row\" id=\"nodes/m1\"")
+        );
+        let throttle = |server: &str| {
+            let row = page
+                .split(&format!("id=\"nodes/{server}\""))
+                .nth(1)
+                .unwrap();
+            let row = row.split("</tr>").next().unwrap();
+            row.rsplit("<td>").next().unwrap().to_owned()
+        };
+        assert_eq!(throttle("e1"), "25 %</td>");
+        assert_eq!(throttle("m1"), "-</td>");
+        assert!(page.contains(">2/8</td>"));
+        assert!(STYLE.contains("--maint: #c07820"));
     }
 
     #[test]

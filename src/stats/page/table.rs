@@ -172,7 +172,11 @@ fn server(row: &StatRow) -> Markup {
     html! {
         td.ac { (status(row)) }
         (last_check(row))
-        td.ac { @if let Some(weight) = row.weight { (weight) "/" (weight) } }
+        td.ac {
+            @if let (Some(effective), Some(weight)) = (row.effective_weight, row.weight) {
+                (effective) "/" (weight)
+            }
+        }
         td.ac { (active(row)) }
         td.ac {
             @match row.kind {
@@ -184,7 +188,7 @@ fn server(row: &StatRow) -> Markup {
         td { (figure(row.failed_checks)) }
         td { (figure(row.downs)) }
         td { @if let Some(downtime) = row.downtime { (age(downtime)) } }
-        td {}
+        td { (throttle(row)) }
     }
 }
 
@@ -239,6 +243,14 @@ fn active(row: &StatRow) -> String {
         (Kind::Server, Some(_)) => "Y".into(),
         (_, Some(active)) => active.to_string(),
         (_, None) => String::new(),
+    }
+}
+
+fn throttle(row: &StatRow) -> String {
+    match (row.kind, row.throttle) {
+        (Kind::Server, Some(percent)) => format!("{percent} %"),
+        (Kind::Server, None) => "-".into(),
+        _ => String::new(),
     }
 }
 
