@@ -13,7 +13,10 @@ use super::{
 use crate::{
     membership::Wish,
     pool::{Reader, Server},
-    stats::{self, Source, StatRow, csv, view::Kind},
+    stats::{
+        self, Source, StatRow, csv,
+        view::{Kind, RowStatus},
+    },
 };
 
 /// How long a command waits for the pool to show what it changed: it takes
@@ -103,13 +106,10 @@ fn wanted_weight(weight: Weight, server: &Server) -> Option<u16> {
 
 fn stat(which: &Rows, source: &Source) -> Result<String, String> {
     let mut rows = stats::rows(source, Instant::now());
-    let all = rows.servers.len();
     if which.hide_down {
-        rows.hide_down();
-    }
-    if which.hide_down || which.hide_maint {
-        rows.servers.retain(|row| !is_in_maintenance(row));
-        rows.backend.shown = Some((rows.servers.len(), all));
+        rows.hide(RowStatus::is_out);
+    } else if which.hide_maint {
+        rows.hide(|status| status == RowStatus::Maint);
     }
     let mut out = csv::header();
     let Some(only) = &which.only else {
@@ -120,10 +120,6 @@ fn stat(which: &Rows, source: &Source) -> Result<String, String> {
     let selected = rows.iter().filter(|row| selects(only, proxy, row));
     selected.for_each(|row| csv::line(row, &mut out));
     Ok(out)
-}
-
-fn is_in_maintenance(row: &StatRow) -> bool {
-    row.status_text().starts_with("MAINT")
 }
 
 /// The number of the proxy that is selected; `None` for every one.
