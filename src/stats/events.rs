@@ -1,5 +1,5 @@
-//! What happened to servers, as JSON: `/v1/events`, which
-//! [`follow`](super::follow) also sends as it happens.
+//! What happened to servers, as JSON: `/v1/events`, which can also be followed
+//! as it happens.
 
 use std::time::SystemTime;
 

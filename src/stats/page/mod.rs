@@ -3,6 +3,7 @@
 
 mod members;
 mod table;
+mod timeline;
 
 use std::time::Duration;
 
@@ -99,6 +100,7 @@ pub fn render(source: &Source, rows: &Rows, options: Options, now: Instant) -> S
                     ),
                     rows.servers.iter().chain([&rows.backend]),
                 ))
+                (timeline::list(source.pool.timeline()))
                 (members::table(&(source.members)(), now))
             }
         }
