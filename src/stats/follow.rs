@@ -254,7 +254,7 @@ mod tests {
         async fn message(&mut self) -> String {
             let message = self.until("\n\n").await;
             let begin = message.find("id: ").unwrap();
-            message[begin..].to_owned()
+            message.split_at(begin).1.to_owned()
         }
     }
 

@@ -42,7 +42,7 @@ impl Lease {
 mod tests {
     use super::*;
 
-    const TERM: Duration = Duration::from_secs(60);
+    const TERM: Duration = Duration::from_mins(1);
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_runs_out_a_term_after_it_was_renewed_last() {

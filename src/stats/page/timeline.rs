@@ -20,8 +20,8 @@ pub(super) fn list(timeline: &Timeline) -> Markup {
     let mut entries = timeline.since(newest.saturating_sub(SHOWN as u64));
     entries.reverse();
     html! {
-        div.proxy #events {
-            h3.name { a href="#events" { "events" } span { "the latest first, times in UTC" } }
+        div.proxy #server-events {
+            h3.name { a href="#server-events" { "events" } span { "the latest first, times in UTC" } }
             ol.events {
                 @for entry in &entries { (line(entry)) }
                 @if entries.is_empty() {
