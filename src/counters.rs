@@ -341,18 +341,8 @@ mod tests {
         for millis in [1, 2, 200, 60_000] {
             histogram.enter(Duration::from_millis(millis));
         }
-        let at = |bound| {
-            histogram
-                .cumulative()
-                .into_iter()
-                .find(|(b, _)| *b == bound)
-                .unwrap()
-                .1
-        };
-        assert_eq!(
-            (at(0.001), at(0.0025), at(0.1), at(0.25), at(5.0)),
-            (1, 2, 2, 3, 3)
-        );
+        let counts: Vec<u64> = histogram.cumulative().iter().map(|(_, n)| *n).collect();
+        assert_eq!(counts, [1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3]);
         assert_eq!(histogram.count(), 4);
         assert_eq!(histogram.sum(), Duration::from_millis(60_203));
     }

@@ -46,8 +46,7 @@ pub fn weight(target: &Target, source: &Source) -> Result<String, String> {
     let server = find(target, source)?;
     Ok(format!(
         "{} (initial {})",
-        server.weight,
-        initial_weight(&server)
+        server.weight, server.initial_weight
     ))
 }
 
@@ -87,18 +86,13 @@ fn find(target: &Target, source: &Source) -> Result<Arc<Server>, String> {
     server.cloned().ok_or_else(|| "No such server.".to_owned())
 }
 
-/// The weight that a server has without an operator's word.
-fn initial_weight(server: &Server) -> u16 {
-    server.weight
-}
-
 /// `None` is what the server has by itself, whatever that will be.
 fn wanted_weight(weight: Weight, server: &Server) -> Option<u16> {
     match weight {
         Weight::Absolute(weight) => Some(weight),
         Weight::Percent(100) => None,
         Weight::Percent(percent) => {
-            let weight = u32::from(initial_weight(server)).saturating_mul(percent) / 100;
+            let weight = u32::from(server.initial_weight).saturating_mul(percent) / 100;
             Some(weight.min(MOST_WEIGHT) as u16)
         }
     }

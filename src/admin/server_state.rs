@@ -43,11 +43,15 @@ fn line(row: &StatRow, server: &Server) -> String {
         proxy_id, proxy, ..
     } = row;
     let Server {
-        sid, name, weight, ..
+        sid,
+        name,
+        weight,
+        initial_weight,
+        ..
     } = server;
     let check = check(server);
     format!(
-        "{proxy_id} {proxy} {sid} {name} {addr} {op} {admin} {weight} {weight} {since} \
+        "{proxy_id} {proxy} {sid} {name} {addr} {op} {admin} {weight} {initial_weight} {since} \
          {check} {NO_AGENT} {port} {NOTHING_SPECIAL}"
     )
 }

@@ -364,6 +364,7 @@ impl Entry {
             name: name.clone(),
             addr: self.addr,
             weight: self.weight_wanted.unwrap_or(self.weight),
+            initial_weight: self.weight,
             throttle: self.throttle,
             status: self.status,
             since: self.since,

@@ -33,6 +33,8 @@ pub struct Server {
     pub addr: Option<SocketAddr>,
     /// Its share of the requests, 0 to 256.
     pub weight: u16,
+    /// The weight it has when no operator wants another.
+    pub initial_weight: u16,
     /// How much of its share it gets while it is eased in again, in percent;
     /// `None` is all of it.
     pub throttle: Option<u8>,

@@ -326,7 +326,7 @@ impl State {
             Input::Member(MemberEvent::HungUp(id)) => {
                 self.update_member(id, now, |entry| entry.hung_up(now))
             }
-            Input::Member(MemberEvent::Wanted(intent)) => self.wanted(intent, now),
+            Input::Member(MemberEvent::Wanted(intent)) => self.wanted(&intent, now),
             Input::Resolved(name, addr) => self.resolved(&name, addr, now),
             Input::Probed(life, report) => {
                 self.update_life(life, now, |entry| entry.probed(report, now))
@@ -519,7 +519,7 @@ impl State {
         self.update(&name, now, change)
     }
 
-    fn wanted(&mut self, intent: Intent, now: Instant) -> Vec<Event> {
+    fn wanted(&mut self, intent: &Intent, now: Instant) -> Vec<Event> {
         let known = self.wishes.contains_key(&intent.server);
         if intent.service != self.service || (!known && self.wishes.len() >= RECORDS_MOST) {
             return Vec::new();

@@ -379,10 +379,12 @@ impl Lease {
         connect_time: Duration,
     ) -> Result<Answer, Failure> {
         let began = Instant::now();
-        self.link.stage.set(match repeatable {
-            true => Stage::WaitsRepeatable,
-            false => Stage::Waits,
-        });
+        let stage = if repeatable {
+            Stage::WaitsRepeatable
+        } else {
+            Stage::Waits
+        };
+        self.link.stage.set(stage);
         let mut response = std::pin::pin!(self.link.sender.try_send_request(request));
         let sent = poll_fn(|cx| match response.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
