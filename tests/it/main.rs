@@ -19,3 +19,4 @@ mod command_line;
 mod faults;
 mod http;
 mod membership;
+mod several;
