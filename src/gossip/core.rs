@@ -361,6 +361,11 @@ impl Core {
         }
     }
 
+    /// How many members say of themselves what cannot be read.
+    pub(super) fn unreadable(&self) -> usize {
+        self.table.unreadable()
+    }
+
     /// How many members keep a lifeline to us.
     pub(super) fn lines_standing(&self) -> usize {
         self.lines.count()

@@ -91,6 +91,14 @@ impl Table {
         self.rows.values().map(Row::view)
     }
 
+    /// Members whose word on themselves cannot be read, or must not be
+    /// believed.
+    pub(super) fn unreadable(&self) -> usize {
+        let rows = self.rows.values();
+        rows.filter(|row| row.meta.is_none() && !gone(row.state))
+            .count()
+    }
+
     /// Members that do not answer, or failed in the last [`SHOW_GONE`].
     pub(super) fn missing(&self) -> impl Iterator<Item = &Id> {
         self.rows
