@@ -138,6 +138,8 @@ pub(super) struct Core {
     lines: Lines,
     /// Balancers that are looked for: in which life they were lost, and when.
     hunted: BTreeMap<SocketAddr, (u64, Instant)>,
+    /// Whether the timer of the hunt is set.
+    hunting: bool,
     life: Life,
     local_changed: bool,
 }
@@ -213,6 +215,7 @@ impl Core {
             answers: HashMap::new(),
             lines: Lines::default(),
             hunted: BTreeMap::new(),
+            hunting: false,
             life: Life::Running,
             local_changed: true,
         })
@@ -378,7 +381,7 @@ impl Core {
         if self.life != Life::Running || self.hunted.len() >= MAX_HUNTED {
             return;
         }
-        if self.hunted.is_empty() {
+        if !std::mem::replace(&mut self.hunting, true) {
             self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
         }
         self.hunted.insert(lost.addr, (lost.epoch, now));
@@ -778,7 +781,8 @@ impl Core {
     fn hunt_on(&mut self) {
         let now = self.effects.now;
         self.hunted.retain(|_, (_, since)| now < *since + HUNT_TIME);
-        if self.hunted.is_empty() || self.life != Life::Running {
+        self.hunting = !self.hunted.is_empty() && self.life == Life::Running;
+        if !self.hunting {
             return;
         }
         let lost: Vec<_> = self.hunted.keys().copied().collect();

@@ -331,6 +331,28 @@ mod tests {
     }
 
     #[test]
+    fn hanging_up_is_told_of_who_is_there_and_did_not_say_that_it_goes() {
+        let told = |known: Known<Id>, id: MemberId| {
+            let mut table = Table::default();
+            table.observe(&Known::alive(self::id(1)), Instant::now());
+            table.observe(&known, Instant::now());
+            table.hung_up(id);
+            table.events.contains(&MemberEvent::HungUp(id))
+        };
+        let (former, id) = (id(1), id(2));
+        assert!(told(Known::alive(id.clone()), id.member_id()));
+        assert!(told(
+            Known::new(id.clone(), 0, State::Suspect),
+            id.member_id()
+        ));
+        assert!(!told(Known::alive(id.clone()), former.member_id()));
+        assert!(!told(Known::down(id.clone()), id.member_id()));
+        assert!(!told(Known::alive(id.farewell()), id.member_id()));
+        let leaving = id.with_meta(&meta(Phase::Leaving)).unwrap();
+        assert!(!told(Known::alive(leaving), id.member_id()));
+    }
+
+    #[test]
     fn who_is_gone_is_shown_for_a_minute() {
         let (mut table, now) = (Table::default(), Instant::now());
         table.observe(&Known::alive(id(1)), now);

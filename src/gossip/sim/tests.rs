@@ -115,6 +115,45 @@ fn a_small_cluster_finds_a_load_balancer_that_was_away_for_long() {
 }
 
 #[test]
+fn agents_whose_lifelines_ended_find_a_restarted_balancer_within_200_ms() {
+    let times = seeds(20).map(|seed| {
+        let mut sim = Sim::cluster(seed, 0.0, 6);
+        sim.forget_seeds();
+        sim.run(SECOND);
+        let former = sim.local(0);
+        sim.kill(0);
+        for agent in 1..6 {
+            sim.act(agent, |core, now| core.hunt(former, now));
+        }
+        let down_for = sim.rng.random_range(20..8000);
+        sim.run(down_for * MS);
+        sim.start(0, &[]);
+        sim.until(30 * SECOND, Sim::all_know_all).unwrap()
+    });
+    let [.., worst] = spread("a restart among 5 that lost their lifelines", times);
+    assert!(worst < 200 * MS);
+}
+
+#[test]
+fn a_hunt_ends_when_the_balancer_answers_or_after_ten_seconds() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    sim.forget_seeds();
+    let balancer = sim.local(0);
+    let hellos = |sim: &mut Sim, time| {
+        let before = sim.packets;
+        sim.run(time);
+        sim.packets - before
+    };
+    let idle = hellos(&mut sim, 5 * SECOND);
+    sim.act(1, |core, now| core.hunt(balancer, now));
+    assert!(hellos(&mut sim, 5 * SECOND) < idle + 20, "it answered");
+    sim.kill(0);
+    sim.act(1, |core, now| core.hunt(balancer, now));
+    sim.run(11 * SECOND);
+    assert!(hellos(&mut sim, 10 * SECOND) <= 20, "it stopped");
+}
+
+#[test]
 fn a_restarted_agent_is_up_again_with_its_new_epoch() {
     for (seed, down_for) in [(1, 100), (2, 1000), (3, 5000)] {
         let mut sim = Sim::cluster(seed, 0.0, 4);
