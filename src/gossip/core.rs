@@ -51,6 +51,10 @@ const MAX_TOLD_ON: usize = 64;
 /// The goodbye is said three times in all.
 const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
 const GOODBYE_REPEATS: u8 = 2;
+/// How often a second somebody in the cluster tries to reach a member that
+/// failed lately, and one that failed in the last day.
+const KNOCKS_AT_MISSING: usize = 20;
+const KNOCKS_AT_LONG_DOWN: usize = 4;
 /// A balancer whose lifeline ended is greeted this often, for so long: its
 /// next life is found before it has looked for anyone.
 const HUNT_PERIOD: Duration = Duration::from_millis(150);
@@ -138,6 +142,8 @@ pub(super) struct Core {
     lines: Lines,
     /// Balancers that are looked for: in which life they were lost, and when.
     hunted: BTreeMap<SocketAddr, (u64, Instant)>,
+    /// Whether the timer of the hunt is set.
+    hunting: bool,
     life: Life,
     local_changed: bool,
 }
@@ -213,6 +219,7 @@ impl Core {
             answers: HashMap::new(),
             lines: Lines::default(),
             hunted: BTreeMap::new(),
+            hunting: false,
             life: Life::Running,
             local_changed: true,
         })
@@ -361,6 +368,11 @@ impl Core {
         }
     }
 
+    /// How many members say of themselves what cannot be read.
+    pub(super) fn unreadable(&self) -> usize {
+        self.table.unreadable()
+    }
+
     /// How many members keep a lifeline to us.
     pub(super) fn lines_standing(&self) -> usize {
         self.lines.count()
@@ -373,7 +385,7 @@ impl Core {
         if self.life != Life::Running || self.hunted.len() >= MAX_HUNTED {
             return;
         }
-        if self.hunted.is_empty() {
+        if !std::mem::replace(&mut self.hunting, true) {
             self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
         }
         self.hunted.insert(lost.addr, (lost.epoch, now));
@@ -773,7 +785,8 @@ impl Core {
     fn hunt_on(&mut self) {
         let now = self.effects.now;
         self.hunted.retain(|_, (_, since)| now < *since + HUNT_TIME);
-        if self.hunted.is_empty() || self.life != Life::Running {
+        self.hunting = !self.hunted.is_empty() && self.life == Life::Running;
+        if !self.hunting {
             return;
         }
         let lost: Vec<_> = self.hunted.keys().copied().collect();
@@ -806,17 +819,32 @@ impl Core {
             .filter(move |seed| *seed != own && !self.table.is_active(*seed))
     }
 
-    /// A member that comes back without seeds of its own is found by this.
-    /// The whole cluster knocks some twenty times a second, however large.
+    /// A member that comes back without seeds of its own is found by this, and
+    /// so is the other part of a cluster that was cut in two. The whole cluster
+    /// knocks as often as [`KNOCKS_AT_MISSING`] says, however large it is.
     fn knock(&mut self) {
-        let missing: Vec<_> = self.table.missing().cloned().collect();
-        if missing.is_empty() || self.rng.random_range(0..self.size.max(20)) >= 20 {
+        let mut missing: Vec<_> = self.table.missing().cloned().collect();
+        let mut knocks = KNOCKS_AT_MISSING;
+        if missing.is_empty() {
+            missing = self.long_down();
+            knocks = KNOCKS_AT_LONG_DOWN;
+        }
+        let turn = self.rng.random_range(0..self.size.max(knocks)) < knocks;
+        if missing.is_empty() || !turn {
             return;
         }
         let chosen = self.rng.random_range(0..missing.len());
         if let Some(id) = missing.into_iter().nth(chosen) {
             self.announce(id);
         }
+    }
+
+    fn long_down(&self) -> Vec<Id> {
+        self.foca
+            .iter_membership_state()
+            .filter(|known| known.state() == State::Down && !known.id().leaving())
+            .map(|known| known.id().clone())
+            .collect()
     }
 
     fn forget_long_down(&mut self) {

@@ -241,6 +241,10 @@ impl Driver {
             }
         }
         if let Some(members) = self.core.take_view() {
+            let unreadable = self.core.unreadable() as u64;
+            self.counters
+                .unreadable
+                .store(unreadable, Ordering::Relaxed);
             for gone in self.keeper.follow(&members) {
                 self.core.hunt(gone, now);
             }

@@ -91,6 +91,14 @@ impl Table {
         self.rows.values().map(Row::view)
     }
 
+    /// Members whose word on themselves cannot be read, or must not be
+    /// believed.
+    pub(super) fn unreadable(&self) -> usize {
+        let rows = self.rows.values();
+        rows.filter(|row| row.meta.is_none() && !gone(row.state))
+            .count()
+    }
+
     /// Members that do not answer, or failed in the last [`SHOW_GONE`].
     pub(super) fn missing(&self) -> impl Iterator<Item = &Id> {
         self.rows
@@ -320,6 +328,28 @@ mod tests {
         table.observe(&Known::down(id), Instant::now());
         assert_eq!(table.pop_event(), None);
         assert_eq!(table.rows().next().map(|row| row.meta), Some(None));
+    }
+
+    #[test]
+    fn hanging_up_is_told_of_who_is_there_and_did_not_say_that_it_goes() {
+        let told = |known: Known<Id>, id: MemberId| {
+            let mut table = Table::default();
+            table.observe(&Known::alive(self::id(1)), Instant::now());
+            table.observe(&known, Instant::now());
+            table.hung_up(id);
+            table.events.contains(&MemberEvent::HungUp(id))
+        };
+        let (former, id) = (id(1), id(2));
+        assert!(told(Known::alive(id.clone()), id.member_id()));
+        assert!(told(
+            Known::new(id.clone(), 0, State::Suspect),
+            id.member_id()
+        ));
+        assert!(!told(Known::alive(id.clone()), former.member_id()));
+        assert!(!told(Known::down(id.clone()), id.member_id()));
+        assert!(!told(Known::alive(id.farewell()), id.member_id()));
+        let leaving = id.with_meta(&meta(Phase::Leaving)).unwrap();
+        assert!(!told(Known::alive(leaving), id.member_id()));
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub struct Counters {
     pub unsent: AtomicU64,
     /// Member tables exchanged over TCP, in either role.
     pub synced: AtomicU64,
+    /// Members now that say of themselves what this node cannot read or must
+    /// not believe: of a later version, or hostile.
+    pub unreadable: AtomicU64,
     /// Lifelines that others keep to this node now.
     pub lifelines: AtomicU64,
     /// Dropped as [`DropReason::Foreign`].

@@ -12,6 +12,7 @@
 //! `TIDINGS_SIM_REPORT=1 cargo test --release sim::report -- --nocapture`
 //! measures how clusters of different sizes do.
 
+mod chaos;
 mod partitions;
 mod report;
 mod tests;
@@ -97,7 +98,7 @@ enum Happening {
     Packet(SocketAddr, usize, Vec<u8>),
     Wake(usize),
     Ask(usize, usize, Roster),
-    Reply(usize, usize, Roster),
+    Reply(usize, Roster),
 }
 
 impl Network {
@@ -313,7 +314,7 @@ impl Sim {
             Happening::Packet(_, node, _)
             | Happening::Wake(node)
             | Happening::Ask(_, node, _)
-            | Happening::Reply(_, node, _) => *node,
+            | Happening::Reply(node, _) => *node,
         };
         let now = self.now;
         let Some(node) = self.nodes.get_mut(&at) else {
@@ -350,10 +351,10 @@ impl Sim {
                 let ours = node.core.roster(Some(roster.addr()));
                 node.core.merge(roster, now);
                 if self.network.connects(at, asker) {
-                    self.queue.set(now + MS, Happening::Reply(at, asker, ours));
+                    self.queue.set(now + MS, Happening::Reply(asker, ours));
                 }
             }
-            Happening::Reply(_, _, roster) => node.core.merge(roster, now),
+            Happening::Reply(_, roster) => node.core.merge(roster, now),
         }
         self.round(at);
     }

@@ -8,7 +8,7 @@ use rand::RngExt as _;
 use super::{SECOND, Sim, addr, seeds, spread};
 use crate::membership::MemberEvent;
 
-fn wanted() -> bool {
+pub(super) fn wanted() -> bool {
     env::var_os("TIDINGS_SIM_REPORT").is_some()
 }
 

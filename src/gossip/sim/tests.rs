@@ -11,7 +11,7 @@ use crate::{
         identity::Id,
         wire::{DropReason, Key, Keyring, Kind},
     },
-    membership::{MemberEvent, Phase},
+    membership::{Admin, MemberEvent, Phase, Wish},
 };
 
 #[test]
@@ -115,6 +115,45 @@ fn a_small_cluster_finds_a_load_balancer_that_was_away_for_long() {
 }
 
 #[test]
+fn agents_whose_lifelines_ended_find_a_restarted_balancer_within_200_ms() {
+    let times = seeds(20).map(|seed| {
+        let mut sim = Sim::cluster(seed, 0.0, 6);
+        sim.forget_seeds();
+        sim.run(SECOND);
+        let former = sim.local(0);
+        sim.kill(0);
+        for agent in 1..6 {
+            sim.act(agent, |core, now| core.hunt(former, now));
+        }
+        let down_for = sim.rng.random_range(20..8000);
+        sim.run(down_for * MS);
+        sim.start(0, &[]);
+        sim.until(30 * SECOND, Sim::all_know_all).unwrap()
+    });
+    let [.., worst] = spread("a restart among 5 that lost their lifelines", times);
+    assert!(worst < 200 * MS);
+}
+
+#[test]
+fn a_hunt_ends_when_the_balancer_answers_or_after_ten_seconds() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    sim.forget_seeds();
+    let balancer = sim.local(0);
+    let hellos = |sim: &mut Sim, time| {
+        let before = sim.packets;
+        sim.run(time);
+        sim.packets - before
+    };
+    let idle = hellos(&mut sim, 5 * SECOND);
+    sim.act(1, |core, now| core.hunt(balancer, now));
+    assert!(hellos(&mut sim, 5 * SECOND) < idle + 20, "it answered");
+    sim.kill(0);
+    sim.act(1, |core, now| core.hunt(balancer, now));
+    sim.run(11 * SECOND);
+    assert!(hellos(&mut sim, 10 * SECOND) <= 20, "it stopped");
+}
+
+#[test]
 fn a_restarted_agent_is_up_again_with_its_new_epoch() {
     for (seed, down_for) in [(1, 100), (2, 1000), (3, 5000)] {
         let mut sim = Sim::cluster(seed, 0.0, 4);
@@ -196,6 +235,113 @@ fn an_epoch_far_ahead_is_not_followed() {
             .unwrap();
     });
     assert_eq!(sim.local(1), before);
+}
+
+#[test]
+fn two_nodes_of_one_name_are_two_members_and_stay_so() {
+    let mut sim = Sim::cluster(1, 0.0, 3);
+    sim.start_as(9, &[0], meta(1, Phase::Ready), Keyring::default());
+    assert!(sim.until(SECOND, Sim::all_know_all).is_some());
+    sim.run(SECOND);
+    let (events, packets) = (sim.nodes[&0].events.len(), sim.packets);
+    sim.run(10 * SECOND);
+    assert_eq!(sim.nodes[&0].events.len(), events, "no news of either");
+    assert!(sim.packets - packets < 10 * 4 * 12, "no quarrel");
+    sim.check();
+}
+
+// --- what operators want ---
+
+fn declare(sim: &mut Sim, node: usize, wish: Wish) {
+    sim.act(node, |core, now| {
+        core.declare(name(99), name(1), wish, now);
+    });
+}
+
+fn told(sim: &Sim, node: usize) -> Vec<Wish> {
+    let events = sim.nodes[&node].events.iter();
+    let wishes = events.filter_map(|(_, event)| match event {
+        MemberEvent::Wanted(intent) => Some(intent.wish),
+        _ => None,
+    });
+    wishes.collect()
+}
+
+#[test]
+fn a_wish_reaches_all_within_300_ms_despite_loss_and_each_hears_it_once() {
+    let wish = Wish::State(Admin::Drain);
+    let all_told = |sim: &Sim| (0..11).all(|node| told(sim, node) == [wish]);
+    let times = seeds(20).map(|seed| {
+        let mut sim = Sim::cluster(seed, 0.05, 11);
+        sim.run(SECOND);
+        declare(&mut sim, 0, wish);
+        let took = sim.until(30 * SECOND, all_told).unwrap();
+        sim.run(30 * SECOND);
+        assert!(all_told(&sim), "told again");
+        took
+    });
+    let [.., worst] = spread("a wish told to 10, 5 % loss", times);
+    assert!(worst < 300 * MS);
+}
+
+#[test]
+fn a_lone_restarted_balancer_learns_the_wishes_back_from_an_agent() {
+    let mut sim = Sim::cluster(1, 0.0, 3);
+    declare(&mut sim, 0, Wish::State(Admin::Maint));
+    declare(&mut sim, 0, Wish::Weight(Some(3)));
+    sim.run(5 * SECOND);
+    sim.kill(0);
+    sim.run(30 * SECOND);
+    sim.start(0, &[]);
+    let both = [Wish::State(Admin::Maint), Wish::Weight(Some(3))];
+    let took = sim.until(5 * SECOND, |sim| told(sim, 0) == both);
+    assert!(took.is_some_and(|took| took < SECOND), "{took:?}");
+}
+
+#[test]
+fn a_wish_whose_broadcasts_are_all_lost_arrives_by_the_digest() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    sim.run(SECOND);
+    sim.network.loss = 1.0;
+    declare(&mut sim, 0, Wish::State(Admin::Drain));
+    sim.run(700 * MS);
+    sim.network.loss = 0.0;
+    let took = sim.until(10 * SECOND, |sim| {
+        told(sim, 1) == [Wish::State(Admin::Drain)]
+    });
+    assert!(took.is_some_and(|took| took < 7 * SECOND), "{took:?}");
+}
+
+#[test]
+fn the_later_of_two_wishes_holds_everywhere_though_its_clock_is_behind() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    let ahead = Birth {
+        unix_ms: EPOCH + 1_800_000,
+        ..sim.birth(5, meta(5, Phase::Ready))
+    };
+    sim.start_from(5, &[0], &ahead, Keyring::default());
+    assert!(sim.until(SECOND, Sim::all_know_all).is_some());
+    declare(&mut sim, 5, Wish::State(Admin::Maint));
+    sim.run(SECOND);
+    declare(&mut sim, 0, Wish::State(Admin::Ready));
+    sim.run(SECOND);
+    for node in [0, 1, 5] {
+        assert_eq!(sim.nodes[&node].core.wishes(), [Wish::State(Admin::Ready)]);
+    }
+}
+
+#[test]
+fn who_is_hours_ahead_is_not_followed_in_what_it_wants() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    let ahead = Birth {
+        unix_ms: EPOCH + 7_200_000,
+        ..sim.birth(5, meta(5, Phase::Ready))
+    };
+    sim.start_from(5, &[0], &ahead, Keyring::default());
+    sim.run(SECOND);
+    declare(&mut sim, 5, Wish::State(Admin::Maint));
+    sim.run(10 * SECOND);
+    assert_eq!(told(&sim, 0), []);
 }
 
 // --- failing and leaving ---
@@ -413,6 +559,52 @@ fn the_table_does_not_grow_beyond_its_bound() {
         let refused = core.receive(addr(9), Kind::Hello, &hello, now);
         assert_eq!(refused, Err(DropReason::TableFull));
     });
+}
+
+#[test]
+fn thousands_of_joins_a_second_are_borne() {
+    let mut sim = Sim::cluster(1, 0.0, 3);
+    let mut refused = 0;
+    for n in 0..20_000_u32 {
+        let ip = Ipv4Addr::from_bits(0x0b00_0000 + n);
+        let id = Id::new((ip, 7946).into(), EPOCH, &meta(1, Phase::Ready)).unwrap();
+        let hello = postcard::to_allocvec(&id).unwrap();
+        let header = foca::Header {
+            src: id,
+            src_incarnation: 0,
+            dst: Id::new(addr(0), EPOCH, &meta(0, Phase::Ready)).unwrap(),
+            message: foca::Message::<Id>::Announce,
+        };
+        let announce = postcard::to_allocvec(&header).unwrap();
+        let from = (ip, 7946).into();
+        sim.act(0, |core, now| {
+            core.receive(from, Kind::Hello, &hello, now).ok();
+            let joined = core.receive(from, Kind::Foca, &announce, now);
+            refused += usize::from(joined == Err(DropReason::TableFull));
+        });
+        if n % 100 == 0 {
+            sim.run(MS);
+        }
+    }
+    assert!(refused > 15_000, "{refused}");
+    assert!(sim.nodes[&0].core.known() <= MAX_MEMBERS);
+    assert!(sim.known(0).is_superset(&(0..3).collect()));
+}
+
+#[test]
+fn a_member_that_says_nonsense_of_itself_is_a_member_and_no_server() {
+    let mut sim = Sim::cluster(1, 0.0, 2);
+    let id = Id::new(addr(7), EPOCH, &meta(7, Phase::Ready))
+        .unwrap()
+        .unreadable();
+    let before = sim.nodes[&0].events.len();
+    let roster = Roster::forged(id, Vec::new());
+    sim.act(0, |core, now| core.merge(roster, now));
+    sim.run(100 * MS);
+    let node = &sim.nodes[&0];
+    assert!(node.core.view().iter().any(|row| row.meta.is_none()));
+    assert_eq!(node.events.len(), before, "nothing is told of it");
+    assert_eq!(node.core.unreadable(), 1);
 }
 
 #[test]
