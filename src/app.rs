@@ -27,6 +27,7 @@ use crate::{
     counters::{Counter, unix_seconds},
     gossip::{self, DropReason},
     health, host, keys,
+    lines::Lines,
     membership::{MemberEvent, Meta, Name, Role},
     net,
     pool::{Input, Reader, Writer, state::State},
@@ -285,9 +286,9 @@ fn start_log(
     match format {
         LogFormat::Off => Ok((None, None)),
         LogFormat::Httplog => {
-            let (log, writer) = AccessLog::start(io::stdout(), Arc::clone(dropped))
+            let (lines, writer) = Lines::start("access-log", io::stdout(), Arc::clone(dropped))
                 .context("cannot start the access log's thread")?;
-            Ok((Some(log), Some(writer)))
+            Ok((Some(AccessLog::new(lines)), Some(writer)))
         }
     }
 }

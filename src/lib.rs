@@ -9,6 +9,7 @@
 
 pub mod counters;
 pub mod host;
+pub mod lines;
 pub mod membership;
 pub mod net;
 

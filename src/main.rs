@@ -1,21 +1,39 @@
 //! The command: reads the command line, runs what it asks for, and turns
 //! errors into one line and an exit code.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
-use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
+use clap::{
+    CommandFactory, FromArgMatches,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use tidings::{
     app,
     cli::{self, Cli, Command, admin, look},
     gossip,
+    lines::Lines,
 };
+
+/// How long the end may wait for somebody to read what was said last.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    start_logging();
+    let log = match start_logging() {
+        Ok(log) => log,
+        Err(err) => {
+            complain(&format!("the log's thread cannot start: {err}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -25,10 +43,12 @@ fn main() -> ExitCode {
         runtime.shutdown_background();
         ended
     });
-    ended.unwrap_or_else(|err| {
-        eprintln!("tidings: {err:#}");
+    let code = ended.unwrap_or_else(|err| {
+        log.say(format!("tidings: {err:#}\n"));
         ExitCode::FAILURE
-    })
+    });
+    log.flush(LAST_WORDS);
+    code
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -63,7 +83,7 @@ fn parse() -> Result<Cli, ExitCode> {
                 ExitCode::SUCCESS
             }
             _ => {
-                eprintln!("tidings: {}", one_line(&err.render().to_string()));
+                complain(&mistake(&err));
                 ExitCode::from(2)
             }
         })
@@ -82,19 +102,44 @@ fn one_line(message: &str) -> String {
     format!("{said} (see `tidings --help`)")
 }
 
-/// Everything but the access log goes to stderr, one line an event.
-fn start_logging() {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_max_level(tracing::Level::INFO)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+/// A mistake in one line. What was given as a secret is not repeated: it is
+/// usually one character off the real one, and this line ends up in a log.
+fn mistake(err: &clap::Error) -> String {
+    let flag = match err.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => flag.as_str(),
+        _ => "",
+    };
+    let secret = ["--gossip-key", "--stats-auth"]
+        .into_iter()
+        .find(|secret| flag.split(' ').next() == Some(secret));
+    match (secret, std::error::Error::source(err)) {
+        (Some(secret), Some(why)) => format!("{secret}: {why} (see `tidings --help`)"),
+        _ => one_line(&err.render().to_string()),
+    }
 }
 
-#[expect(clippy::print_stdout, reason = "what was asked for goes to stdout")]
+/// Everything but the access log goes to stderr, one line an event, and
+/// nobody waits for it.
+fn start_logging() -> io::Result<Lines> {
+    let (lines, _writer) = Lines::start("log", io::stderr(), Arc::default())?;
+    tracing_subscriber::fmt()
+        .with_writer(lines.clone())
+        .log_internal_errors(false)
+        .with_target(false)
+        .with_max_level(tracing::Level::INFO)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    Ok(lines)
+}
+
+/// To stdout, whoever reads it, or nobody.
 fn print_line(text: &str) {
-    println!("{text}");
+    writeln!(io::stdout(), "{text}").ok();
+}
+
+/// To stderr, whoever reads it, or nobody.
+fn complain(what: &str) {
+    writeln!(io::stderr(), "tidings: {what}").ok();
 }
 
 #[cfg(test)]

@@ -81,10 +81,11 @@ pub fn pick(
 /// what makes the turn strict.
 fn round_robin<'a>(snapshot: &'a Snapshot, tried: &Tried) -> Option<&'a Arc<Server>> {
     let places = snapshot.schedule.len();
-    (0..places).find_map(|_| {
-        let place = snapshot.cursor.fetch_add(1, Relaxed) % places;
-        untried(snapshot, place, tried)
-    })
+    let mut turns = (0..places).map(|_| snapshot.cursor.fetch_add(1, Relaxed) % places);
+    turns
+        .find_map(|place| untried(snapshot, place, tried))
+        // Others move the cursor too, so these turns may have missed a place.
+        .or_else(|| (0..places).find_map(|place| untried(snapshot, place, tried)))
 }
 
 fn least_conn<'a>(snapshot: &'a Snapshot, tried: &Tried) -> Option<&'a Arc<Server>> {

@@ -84,10 +84,15 @@ pub struct GossipArgs {
     pub gossip_key_file: Option<std::path::PathBuf>,
 }
 
-/// Reads a duration such as `500ms`, `5s` or `1h`; it may not be zero.
+/// The longest duration that makes sense, and that no clock overflows by.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+
+/// Reads a duration such as `500ms`, `5s` or `1h`, longer than nothing and no
+/// longer than a year.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("a duration must be longer than zero"),
+        Ok(duration) if duration > LONGEST => Err("a duration may be a year at the most"),
         Ok(duration) => Ok(duration),
         Err(_) => Err("expected a duration such as 500ms, 5s or 1h"),
     }
@@ -115,5 +120,6 @@ mod tests {
         assert!(duration("5").is_err());
         assert!(duration("0s").is_err());
         assert!(duration("soon").is_err());
+        assert!(duration("500000000000y").is_err());
     }
 }

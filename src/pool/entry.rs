@@ -177,6 +177,22 @@ impl Entry {
         self.tags = announced.tags;
     }
 
+    /// What its agent last said, if it has one.
+    pub(super) fn announcement(&self, service: &Name) -> Option<Announcement> {
+        Some(Announcement {
+            service: service.clone(),
+            addr: self.addr?,
+            weight: self.weight,
+            phase: self.phase,
+            tags: self.tags.clone(),
+        })
+    }
+
+    /// Whether gossip has lost its agent.
+    pub(super) fn is_lost(&self) -> bool {
+        self.liveness == Liveness::Lost
+    }
+
     /// What gossip thinks of its agent.
     pub(super) fn alive(&mut self, liveness: Liveness, now: Instant) {
         self.liveness = liveness;
@@ -305,14 +321,14 @@ impl Entry {
     }
 
     /// When time alone changes something: it is let in, or gets more of its
-    /// share, or is forgotten.
+    /// share.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let let_in = self.kept_out_until.filter(|until| now < *until);
         let more = self
             .eased_in_since
             .and_then(|since| quarantine::ramp(since, now));
         let more = more.map(|(_, next)| next);
-        [let_in, more, self.forget_at()].into_iter().flatten().min()
+        [let_in, more].into_iter().flatten().min()
     }
 
     /// Gives it as much of its share as it has earned by now.

@@ -65,11 +65,6 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether a request without a cookie may be given to it.
-    pub fn takes_new_users(&self) -> bool {
-        self.addr.is_some() && self.weight > 0 && self.status == Status::Up
-    }
-
     /// Whether a request whose cookie names it may be given to it.
     pub fn keeps_users(&self) -> bool {
         self.addr.is_some() && matches!(self.status, Status::Up | Status::Suspect | Status::Drain)

@@ -32,7 +32,7 @@ const REMEMBER_MOST: usize = 1024;
 
 /// How long a life that was replaced may take to be found dead: longer than
 /// gossip needs.
-const SHADOW_FOR: Duration = Duration::from_secs(10);
+const RIVAL_ENDS: Duration = Duration::from_secs(10);
 
 /// How many servers' crashes are remembered at the most, and how many
 /// operators' wishes: for names that are not there either may be made up.
@@ -251,8 +251,9 @@ pub struct State {
     members: HashMap<MemberId, Name>,
     /// Figures of servers that left, for their return.
     departed: HashMap<Name, Departed>,
-    /// Lives that were replaced under their name and may be there still.
-    shadows: HashMap<MemberId, (Name, Instant)>,
+    /// Members that have a server's name without being that server: lives
+    /// that were replaced and may be there still, and nodes of the same name.
+    rivals: HashMap<MemberId, Rival>,
     /// Who crashed, and how often of late; by name, whoever runs under it.
     crashes: HashMap<Name, Record>,
     /// What operators want, also of servers that are not there.
@@ -271,6 +272,16 @@ struct Wishes {
 }
 
 #[derive(Debug)]
+struct Rival {
+    name: Name,
+    announced: Announcement,
+    since: Instant,
+    /// It took requests when it was replaced.
+    was_able: bool,
+    told_of: bool,
+}
+
+#[derive(Debug)]
 struct Departed {
     sid: u32,
     live: Arc<Live>,
@@ -285,14 +296,15 @@ impl State {
             entries: BTreeMap::new(),
             members: HashMap::new(),
             departed: HashMap::new(),
-            shadows: HashMap::new(),
+            rivals: HashMap::new(),
             crashes: HashMap::new(),
             wishes: HashMap::new(),
             cursor: Arc::default(),
             generation: 0,
             next_sid: 1,
             next_life: 1,
-            last_loss: None,
+            // Servers may be on their way back to a balancer that restarts.
+            last_loss: Some(now),
         };
         for server in servers {
             let (sid, live) = state.figures_for(&server.name);
@@ -313,15 +325,13 @@ impl State {
             Input::Member(MemberEvent::Refuted(id)) => {
                 self.update_member(id, now, |entry| entry.alive(Liveness::Alive, now))
             }
-            Input::Member(
-                MemberEvent::Down(id) | MemberEvent::HungUp(id) | MemberEvent::Left(id),
-            ) if self.shadows.remove(&id).is_some() => Vec::new(),
-            Input::Member(MemberEvent::Down(id)) => {
-                self.update_member(id, now, |entry| entry.alive(Liveness::Lost, now))
-            }
-            Input::Member(MemberEvent::Left(id)) => {
-                let left = self.members.remove(&id);
-                left.map_or_else(Vec::new, |name| self.depart(&name, now))
+            Input::Member(MemberEvent::Down(id)) => self.lost(id, now),
+            Input::Member(MemberEvent::Left(id)) => match self.members.get(&id).cloned() {
+                Some(name) => self.goodbye(id, &name, now),
+                None => self.rival_ended(id, false, now),
+            },
+            Input::Member(MemberEvent::HungUp(id)) if self.rivals.contains_key(&id) => {
+                self.rival_ended(id, true, now)
             }
             Input::Member(MemberEvent::HungUp(id)) => {
                 self.update_member(id, now, |entry| entry.hung_up(now))
@@ -340,7 +350,8 @@ impl State {
     /// Forgets what has waited long enough. To be called at
     /// [`next_deadline`](Self::next_deadline) or any time later.
     pub fn tick(&mut self, now: Instant) -> Vec<Event> {
-        let forgotten = |entry: &Entry| entry.forget_at().is_some_and(|at| at <= now);
+        let may_forget = self.anyone_is_up();
+        let forgotten = |entry: &Entry| may_forget && entry.forget_at().is_some_and(|at| at <= now);
         let overdue: Vec<Name> = self
             .entries
             .iter()
@@ -369,16 +380,18 @@ impl State {
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let lost = self
-            .entries
-            .values()
-            .filter_map(|entry| entry.next_deadline(now));
+        let entries = self.entries.values();
+        let changes = entries.clone().filter_map(|entry| entry.next_deadline(now));
+        let may_forget = self.anyone_is_up();
+        let forgotten = entries.filter_map(Entry::forget_at).filter(|_| may_forget);
         let departed = self.departed.values().map(|d| d.at + REMEMBER_FOR);
-        let shadows = self
-            .shadows
-            .values()
-            .map(|(_, replaced)| *replaced + SHADOW_FOR);
-        lost.chain(departed).chain(shadows).min()
+        let untold = self.rivals.values().filter(|rival| !rival.told_of);
+        let clashes = untold.map(|rival| rival.since + RIVAL_ENDS);
+        changes
+            .chain(forgotten)
+            .chain(departed)
+            .chain(clashes)
+            .min()
     }
 
     /// Describes the pool as it is now. Descriptions of servers that did not
@@ -411,15 +424,12 @@ impl State {
             Some(Origin::Gossip(known)) if known == member.id => {
                 self.update(&name, now, |entry| entry.announced(announced, now))
             }
-            // Of two lives under one name the later counts; of two nodes that
-            // share a name, the one that started last.
-            Some(Origin::Gossip(known)) if known.epoch > member.id.epoch => Vec::new(),
-            Some(Origin::Gossip(known)) => {
-                self.members.remove(&known);
-                if self.shadows.len() < RECORDS_MOST {
-                    self.shadows.insert(known, (name.clone(), now));
-                }
-                self.replace(&name, member.id, announced, now)
+            Some(Origin::Gossip(known)) if self.outranks(member.id, &announced, known, &name) => {
+                self.take_over(&name, member.id, announced, now)
+            }
+            Some(Origin::Gossip(_)) => {
+                self.keep_rival(member.id, name, announced, now);
+                Vec::new()
             }
             // The command line is the operator's own word.
             Some(Origin::Static) => Vec::new(),
@@ -454,21 +464,32 @@ impl State {
         vec![Event::plain(name, what)]
     }
 
-    fn replace(
+    /// Of two lives under one name the later counts, and of two nodes that
+    /// share a name the one that started last; but not before it is ready
+    /// where the other one serves.
+    fn outranks(
+        &self,
+        id: MemberId,
+        announced: &Announcement,
+        holder: MemberId,
+        name: &Name,
+    ) -> bool {
+        let holder_serves = self.entries.get(name).is_some_and(Entry::is_able);
+        id.epoch > holder.epoch && (announced.phase == Phase::Ready || !holder_serves)
+    }
+
+    fn take_over(
         &mut self,
         name: &Name,
         id: MemberId,
         announced: Announcement,
         now: Instant,
     ) -> Vec<Event> {
+        self.rivals.remove(&id);
+        self.demote(name, now);
         let life = self.begin_life();
         self.members.insert(id, name.clone());
         let replaced = Event::plain(name.clone(), Change::Replaced);
-        // Without a goodbye, the life before ended in a crash, whether or not
-        // anyone noticed in time.
-        if self.entries.get(name).is_some_and(Entry::is_able) {
-            self.enter_crash(name, now);
-        }
         let became = self.update(name, now, |entry| {
             entry.begin(life);
             entry.origin = Origin::Gossip(id);
@@ -477,12 +498,91 @@ impl State {
         [vec![replaced], became].concat()
     }
 
+    /// Makes a rival of the server that holds the name: it may be there still.
+    fn demote(&mut self, name: &Name, now: Instant) {
+        let Some(entry) = self.entries.get(name) else {
+            return;
+        };
+        let Origin::Gossip(id) = entry.origin else {
+            return;
+        };
+        self.members.remove(&id);
+        if entry.is_lost() {
+            return;
+        }
+        if let Some(announced) = entry.announcement(&self.service) {
+            let was_able = entry.is_able();
+            self.keep_rival(id, name.clone(), announced, now);
+            if let Some(rival) = self.rivals.get_mut(&id) {
+                rival.was_able = was_able;
+            }
+        }
+    }
+
+    fn keep_rival(&mut self, id: MemberId, name: Name, announced: Announcement, now: Instant) {
+        if let Some(rival) = self.rivals.get_mut(&id) {
+            rival.announced = announced;
+        } else if self.rivals.len() < RECORDS_MOST {
+            let rival = Rival {
+                name,
+                announced,
+                since: now,
+                was_able: false,
+                told_of: false,
+            };
+            self.rivals.insert(id, rival);
+        }
+    }
+
+    /// A rival is no more. One that was replaced while it took requests, and
+    /// never said goodbye, has crashed, whether or not anyone noticed in time.
+    fn rival_ended(&mut self, id: MemberId, by_fault: bool, now: Instant) -> Vec<Event> {
+        if let Some(rival) = self.rivals.remove(&id)
+            && by_fault
+            && rival.was_able
+        {
+            self.enter_crash(&rival.name, now);
+            return self.update(&rival.name, now, |_| {});
+        }
+        Vec::new()
+    }
+
+    /// Gossip has lost a member.
+    fn lost(&mut self, id: MemberId, now: Instant) -> Vec<Event> {
+        let Some(name) = self.members.get(&id).cloned() else {
+            return self.rival_ended(id, true, now);
+        };
+        let mut events = self.update(&name, now, |entry| entry.alive(Liveness::Lost, now));
+        events.extend(self.succeed(&name, now));
+        events
+    }
+
+    /// Gives the name of a server that is gone to the latest of those that
+    /// have it as well.
+    fn succeed(&mut self, name: &Name, now: Instant) -> Vec<Event> {
+        let ready = |rival: &Rival| rival.name == *name && rival.announced.phase == Phase::Ready;
+        let heirs = self.rivals.iter().filter(|(_, rival)| ready(rival));
+        let Some(id) = heirs.map(|(id, _)| *id).max_by_key(|id| id.epoch) else {
+            return Vec::new();
+        };
+        let Some(rival) = self.rivals.remove(&id) else {
+            return Vec::new();
+        };
+        if self.entries.contains_key(name) {
+            self.take_over(name, id, rival.announced, now)
+        } else {
+            self.join(name.clone(), id, rival.announced, now)
+        }
+    }
+
     /// A member says that it is leaving: its server takes no request at all.
     fn goodbye(&mut self, id: MemberId, name: &Name, now: Instant) -> Vec<Event> {
-        match self.members.remove(&id) {
-            Some(_) => self.depart(name, now),
-            None => Vec::new(),
+        if self.members.remove(&id).is_none() {
+            return self.rival_ended(id, false, now);
         }
+        let mut events = self.depart(name, now);
+        events.extend(self.succeed(name, now));
+        events
     }
 
     fn depart(&mut self, name: &Name, now: Instant) -> Vec<Event> {
@@ -619,15 +719,21 @@ impl State {
         }
     }
 
-    /// A life that was replaced and has neither ended nor failed since then is
-    /// another node of that name.
+    /// A rival that has neither ended nor failed for a while is another node
+    /// of that name.
     fn tell_of_clashes(&mut self, now: Instant) -> Vec<Event> {
-        let overdue = self
-            .shadows
-            .extract_if(|_, (_, replaced)| now >= *replaced + SHADOW_FOR);
-        overdue
-            .map(|(_, (name, _))| Event::plain(name, Change::Clash))
-            .collect()
+        let overdue = |rival: &&mut Rival| !rival.told_of && now >= rival.since + RIVAL_ENDS;
+        let telling = self.rivals.values_mut().filter(overdue).map(|rival| {
+            rival.told_of = true;
+            Event::plain(rival.name.clone(), Change::Clash)
+        });
+        telling.collect()
+    }
+
+    /// Whether servers that gossip lost are not the last there are.
+    fn anyone_is_up(&self) -> bool {
+        let mut entries = self.entries.values();
+        entries.any(|entry| matches!(entry.status, Status::Up | Status::Suspect))
     }
 
     fn wishes_for(&self, name: &Name) -> impl Iterator<Item = Wish> + use<> {
@@ -876,10 +982,27 @@ mod tests {
     fn a_lost_server_leaves_the_page_after_a_minute() {
         let mut pool = Pool::new(Vec::new());
         pool.up("s1", 1, Phase::Ready);
+        pool.up("s2", 1, Phase::Ready);
         pool.apply(down(id("s1", 1)));
         assert_eq!(pool.after(59 * SECOND), []);
         assert_eq!(pool.after(SECOND), [Change::Left]);
-        assert!(pool.state.snapshot().servers.is_empty());
+        assert_eq!(pool.rotation(), ["s2"]);
+    }
+
+    #[test]
+    fn servers_that_gossip_lost_are_not_forgotten_while_they_are_the_last() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.apply(down(id("s1", 1)));
+        assert_eq!(pool.after(3600 * SECOND), []);
+        assert_eq!(pool.rotation(), ["s1"]);
+        assert!(
+            pool.state
+                .next_deadline(pool.now)
+                .is_none_or(|at| at > pool.now)
+        );
+        pool.up("s2", 1, Phase::Ready);
+        assert_eq!(pool.after(SECOND), [Change::Left]);
     }
 
     #[test]
@@ -1130,9 +1253,33 @@ mod tests {
         pool.up("s2", 9, Phase::Ready);
         for epoch in 1..4 {
             pool.up("s1", epoch, Phase::Ready);
+            // The life before, replaced without a goodbye, is found dead.
+            pool.apply(down(id("s1", epoch - 1)));
         }
-        // Replaced twice without a goodbye: two crashes.
         assert_eq!(pool.status("s1"), Status::Down(Cause::Quarantine));
+    }
+
+    #[test]
+    fn a_node_of_the_same_name_waits_until_it_is_ready_and_the_other_takes_over_again() {
+        let other_id = MemberId {
+            addr: "127.0.0.9:7946".parse().unwrap(),
+            epoch: 2,
+        };
+        let other = |phase| {
+            let mut member = member("s1", 2, phase);
+            member.id = other_id;
+            Input::Member(MemberEvent::Up(member))
+        };
+        for end in [MemberEvent::Left(other_id), MemberEvent::Down(other_id)] {
+            let mut pool = Pool::new(Vec::new());
+            pool.up("s1", 1, Phase::Ready);
+            assert_eq!(pool.apply(other(Phase::Down)), []);
+            assert_eq!(pool.apply(other(Phase::Ready)), [Change::Replaced]);
+            assert_eq!(pool.server("s1").origin, Origin::Gossip(other_id));
+            pool.apply(Input::Member(end));
+            assert_eq!(pool.server("s1").origin, Origin::Gossip(id("s1", 1)));
+            assert_eq!(pool.status("s1"), Status::Up);
+        }
     }
 
     #[test]
@@ -1243,7 +1390,8 @@ mod tests {
                     let refused = server.status == Status::Down(Cause::Refused);
                     prop_assert!(!refused && server.status != Status::Drain);
                 }
-                let any_up = snapshot.servers.iter().any(|server| server.takes_new_users());
+                let takes = |s: &Arc<Server>| s.status == Status::Up && s.weight > 0;
+                let any_up = snapshot.servers.iter().any(takes);
                 prop_assert!(!any_up || snapshot.can_serve());
             }
         }

@@ -1,16 +1,9 @@
-//! The access log: `HAProxy`'s `option httplog`, line by line, through a
-//! bounded queue to a thread that writes. A request never waits for the log:
-//! when the queue is full, the line is dropped and counted.
+//! The access log: `HAProxy`'s `option httplog`, line by line. A request never
+//! waits for the log; see [`lines`](crate::lines).
 
 use std::{
     fmt::Write as _,
-    io::{self, Write},
     net::SocketAddr,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    },
-    thread::JoinHandle,
     time::{Duration, SystemTime},
 };
 
@@ -21,22 +14,11 @@ use super::{
     error::{Error, Termination},
     exchange::Affinity,
 };
-use crate::counters::Counter;
-
-/// Lines that may wait for the writer: at 200 bytes a line some 13 MB, or
-/// half a second of the fastest traffic that was ever measured here.
-const QUEUE: usize = 65_536;
-
-/// How long the writer rests after it has written all there was. Lines that
-/// come meanwhile share one system call and wake nobody.
-const REST: Duration = Duration::from_millis(10);
+use crate::lines::Lines;
 
 /// The workers' end of the access log.
 #[derive(Debug, Clone)]
-pub struct AccessLog {
-    lines: SyncSender<String>,
-    dropped: Arc<Counter>,
-}
+pub struct AccessLog(Lines);
 
 /// One exchange as the log shows it.
 #[derive(Debug)]
@@ -118,22 +100,14 @@ pub(super) struct ServerLoad {
 }
 
 impl AccessLog {
-    /// Starts the writer. It ends, with everything written, once the last
-    /// `AccessLog` is dropped.
-    pub fn start(
-        out: impl Write + Send + 'static,
-        dropped: Arc<Counter>,
-    ) -> io::Result<(Self, JoinHandle<()>)> {
-        let (lines, queue) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write_all(&queue, out))?;
-        Ok((Self { lines, dropped }, writer))
+    /// A log that goes out there.
+    pub fn new(lines: Lines) -> Self {
+        Self(lines)
     }
 
     /// Logs one exchange.
     pub(super) fn write(&self, entry: &Entry<'_>) {
-        self.send(httplog(entry, SystemTime::now().into()));
+        self.0.say(httplog(entry, SystemTime::now().into()));
     }
 
     /// Logs a request that could not be read, as `<BADREQ>`.
@@ -168,30 +142,6 @@ impl AccessLog {
             redispatched: false,
             request: None,
         });
-    }
-
-    fn send(&self, line: String) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.lines.try_send(line)
-        {
-            self.dropped.inc();
-        }
-    }
-}
-
-fn write_all(queue: &Receiver<String>, mut out: impl Write) {
-    let mut buffer = Vec::new();
-    while let Ok(line) = queue.recv() {
-        buffer.extend_from_slice(line.as_bytes());
-        while let Ok(line) = queue.try_recv() {
-            buffer.extend_from_slice(line.as_bytes());
-        }
-        // Nobody reads the log any more; requests go on all the same.
-        if out.write_all(&buffer).and_then(|()| out.flush()).is_err() {
-            return;
-        }
-        buffer.clear();
-        std::thread::sleep(REST);
     }
 }
 
@@ -371,34 +321,5 @@ mod tests {
             at(),
         );
         assert!(line.contains(" 1/1/1/1/+2 0/0 "), "{line}");
-    }
-
-    #[test]
-    fn everything_queued_is_written_before_the_writer_ends() {
-        let (end, out) = io::pipe().unwrap();
-        let (log, writer) = AccessLog::start(out, Arc::default()).unwrap();
-        let uri = "/".parse().unwrap();
-        for _ in 0..100 {
-            log.write(&entry(&uri));
-        }
-        drop(log);
-        writer.join().unwrap();
-        let lines = io::BufRead::lines(io::BufReader::new(end)).count();
-        assert_eq!(lines, 100);
-    }
-
-    #[test]
-    fn a_full_queue_drops_lines_and_counts_them() {
-        let (lines, _queue) = sync_channel(2);
-        let dropped = Arc::new(Counter::default());
-        let log = AccessLog {
-            lines,
-            dropped: Arc::clone(&dropped),
-        };
-        let uri = "/".parse().unwrap();
-        for _ in 0..5 {
-            log.write(&entry(&uri));
-        }
-        assert_eq!(dropped.get(), 3);
     }
 }

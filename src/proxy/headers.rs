@@ -212,7 +212,8 @@ fn say_who_asked(headers: &mut HeaderMap, peer: SocketAddr, local: SocketAddr) {
 fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
     let seconds = tokens(headers, &KEEP_ALIVE)
         .find_map(|token| token.strip_prefix("timeout=")?.parse().ok())?;
-    Some(Duration::from_secs(seconds))
+    // A server may say anything; nobody keeps a connection for longer.
+    Some(Duration::from_secs(seconds).min(Duration::from_hours(1)))
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
@@ -420,6 +421,9 @@ mod tests {
             .into_parts()
             .0;
         assert_eq!(prepare_response(&mut head), Some(Duration::from_secs(5)));
+        let keep_alive = HeaderValue::from_static("timeout=18446744073709551615");
+        head.headers.insert("keep-alive", keep_alive);
+        assert_eq!(prepare_response(&mut head), Some(Duration::from_hours(1)));
         assert!(head.headers.is_empty());
     }
 
