@@ -56,13 +56,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let node = args.name.clone().unwrap_or_else(host::name);
     let workers = args.workers.map_or_else(host::cores, |n| n.get().into());
-    let keyring = keys::keyring(&args.gossip_args)?;
-    let keyed = !keyring.is_plain();
     // All sockets first: a port in use is an error at start, not later.
     let sockets = Sockets::bind(&args, workers)?;
     let addresses = sockets.addresses()?;
 
     let (inputs, pool) = start_pool(&args)?;
+    let keyring = keys::keyring(&args.gossip_args)?;
+    let keyed = !keyring.is_plain();
     let gossip = Gossip::default();
     let settings = gossip::Settings {
         advertise: args.gossip,

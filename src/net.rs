@@ -1,6 +1,11 @@
 //! Sockets: how listeners are bound, accepted from and connected.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicI64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -50,10 +55,24 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             }
             Err(err) if concerns_one_connection(&err) => {}
             Err(err) => {
-                tracing::warn!("cannot accept connections for a moment: {err}");
+                warn_now_and_then(&err);
                 tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
             }
         }
+    }
+}
+
+/// One line every few seconds, however many listeners meet it how often.
+fn warn_now_and_then(err: &io::Error) {
+    static NEXT: AtomicI64 = AtomicI64::new(0);
+    let now = crate::counters::unix_seconds();
+    let next = NEXT.load(Relaxed);
+    let ours = now >= next
+        && NEXT
+            .compare_exchange(next, now + 10, Relaxed, Relaxed)
+            .is_ok();
+    if ours {
+        tracing::warn!("cannot accept connections for now, trying on: {err}");
     }
 }
 

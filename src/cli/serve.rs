@@ -376,16 +376,15 @@ impl FromStr for Advertise {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(ip) = text.parse() {
-            return Ok(Self { ip, port: None });
+        let (ip, port): (IpAddr, _) = match (text.parse(), text.parse::<SocketAddr>()) {
+            (Ok(ip), _) => (ip, None),
+            (_, Ok(addr)) => (addr.ip(), Some(addr.port())),
+            _ => return Err("expected an address such as 10.0.0.5 or 10.0.0.5:7946"),
+        };
+        if ip.is_unspecified() || ip.is_multicast() {
+            return Err("expected an address that others can send to, such as 10.0.0.5");
         }
-        match text.parse::<SocketAddr>() {
-            Ok(addr) => Ok(Self {
-                ip: addr.ip(),
-                port: Some(addr.port()),
-            }),
-            Err(_) => Err("expected an address such as 10.0.0.5 or 10.0.0.5:7946"),
-        }
+        Ok(Self { ip, port })
     }
 }
 

@@ -70,12 +70,18 @@ impl Server {
         self.addr.is_some() && matches!(self.status, Status::Up | Status::Suspect | Status::Drain)
     }
 
-    /// Whether connections to it may be kept open for later requests.
+    /// How long a connection to it may be kept for the next request, at the
+    /// most; `None` if not at all.
     ///
-    /// Not while it drains: an agent takes its last connection's end as the
-    /// end of its traffic.
-    pub fn keeps_connections(&self) -> bool {
-        matches!(self.status, Status::Up | Status::Suspect)
+    /// While it drains, for a second: its agent takes the absence of
+    /// connections as the end of its traffic, and must see users who come
+    /// back every other moment.
+    pub fn keeps_connections_for(&self) -> Option<Duration> {
+        match self.status {
+            Status::Up | Status::Suspect => Some(Duration::MAX),
+            Status::Drain => Some(Duration::from_secs(1)),
+            Status::Down(_) | Status::Maint => None,
+        }
     }
 
     /// Time spent down so far.

@@ -894,7 +894,8 @@ mod tests {
         pool.up("s1", 1, Phase::Draining);
         assert_eq!(pool.rotation(), ["s2"]);
         let server = pool.server("s1");
-        assert!(server.keeps_users() && !server.keeps_connections());
+        assert!(server.keeps_users());
+        assert_eq!(server.keeps_connections_for(), Some(SECOND));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use super::{
     client_io::ClientIo,
     error::Error,
     service::{Client, handle},
+    upgrade::Limits,
     watch::{Expired, Watch},
 };
 
@@ -81,7 +82,11 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     let tunnel = client.tunnel.take();
     match (tunnel, end) {
         (Some(tunnel), End::Done(Ok(()))) => {
-            tunnel.run(socket, parts.read_buf, timeouts.tunnel).await;
+            let limits = Limits {
+                idle: timeouts.tunnel,
+                half_closed: timeouts.client,
+            };
+            tunnel.run(socket, parts.read_buf, limits).await;
         }
         (_, end) => close(&worker, peer, socket, &end).await,
     }

@@ -181,11 +181,11 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener) {
 /// Closes connections to servers that are not to be used, or not any more.
 async fn keep_house(worker: Rc<Worker>) {
     let mut pool = worker.reader.clone();
-    let mut second = interval(Duration::from_secs(1));
+    let mut moment = interval(Duration::from_millis(500));
     loop {
         tokio::select! {
             () = pool.changed() => worker.upstreams.follow(&pool.load()),
-            _ = second.tick() => worker.upstreams.expire(Instant::now()),
+            _ = moment.tick() => worker.upstreams.expire(Instant::now()),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode, request};
+use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 use tower::retry::budget::Budget;
@@ -70,7 +70,7 @@ const FIRST_LINE: usize = 17;
 /// A server's answer with all that is needed to pass it on.
 struct Forwarded {
     answer: Answer,
-    method: http::Method,
+    method: Method,
     server: Arc<Server>,
     new_user: bool,
     upgrade: bool,
@@ -140,7 +140,7 @@ async fn forward(
             }
             Err(failure) => {
                 attempts.note(&server, &failure);
-                if !attempts.may_go_on(&failure, repeatable) {
+                if !attempts.may_go_on(&failure, &method, has_body) {
                     return Err(failure.kind.into());
                 }
                 request = failure.request;
@@ -247,7 +247,10 @@ impl Attempts<'_> {
         for counters in [backend, &server.live.counters] {
             match failure.kind {
                 FailureKind::Refused | FailureKind::ConnectTimeout => counters.connect_errors.inc(),
-                FailureKind::Broken | FailureKind::ResponseTimeout | FailureKind::Abandoned => {
+                FailureKind::Broken
+                | FailureKind::Malformed
+                | FailureKind::ResponseTimeout
+                | FailureKind::Abandoned => {
                     counters.response_errors.inc();
                 }
             }
@@ -255,8 +258,10 @@ impl Attempts<'_> {
         match failure.kind {
             FailureKind::Refused => self.worker.report(server, Fault::Refused),
             FailureKind::Broken => self.worker.report(server, Fault::Broken),
-            FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::Abandoned => {
-            }
+            FailureKind::ConnectTimeout
+            | FailureKind::Malformed
+            | FailureKind::ResponseTimeout
+            | FailureKind::Abandoned => {}
         }
         // An idle connection that turns out to be closed is no fault of the
         // server's: it may well be the only one there is.
@@ -265,16 +270,18 @@ impl Attempts<'_> {
         }
     }
 
-    fn may_go_on(&mut self, failure: &Failure, repeatable: bool) -> bool {
-        let possible = match failure.sent {
-            Sent::Nothing => true,
-            // A server that is slow to answer would only be slow twice.
-            Sent::Perhaps if failure.kind == FailureKind::ResponseTimeout => false,
-            Sent::Perhaps => repeatable && self.worker.budget.withdraw(),
+    fn may_go_on(&mut self, failure: &Failure, method: &Method, has_body: bool) -> bool {
+        let Some(left) = self.left.checked_sub(1) else {
+            return false;
         };
-        let allowed = possible && self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        allowed
+        self.left = left;
+        // A server that is slow or talks nonsense would only do so twice.
+        let pointless = matches!(
+            failure.kind,
+            FailureKind::ResponseTimeout | FailureKind::Malformed
+        );
+        let allowed = !pointless && may_repeat(failure.sent, method, has_body);
+        allowed && (failure.sent == Sent::Nothing || self.worker.budget.withdraw())
     }
 }
 
@@ -294,7 +301,9 @@ impl From<FailureKind> for Error {
         match kind {
             FailureKind::Refused => Self::ConnectFailed,
             FailureKind::ConnectTimeout => Self::ConnectTimeout,
-            FailureKind::Broken | FailureKind::Abandoned => Self::BadResponse,
+            FailureKind::Broken | FailureKind::Malformed | FailureKind::Abandoned => {
+                Self::BadResponse
+            }
             FailureKind::ResponseTimeout => Self::ResponseTimeout,
         }
     }

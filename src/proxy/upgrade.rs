@@ -1,7 +1,7 @@
 //! A connection that switched protocols: bytes both ways until one side has
 //! closed and the other has nothing left, or nothing came for too long.
 
-use std::{cell::Cell, io, time::Duration};
+use std::{cell::Cell, time::Duration};
 
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
@@ -35,6 +35,17 @@ struct Flow {
     to_server: Cell<u64>,
     to_client: Cell<u64>,
     last: Cell<Instant>,
+    /// One side has said all it had to.
+    half_closed: Cell<bool>,
+}
+
+/// How long a tunnel may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// While both sides are open.
+    pub(super) idle: Duration,
+    /// Once one has closed: the other may have been forgotten.
+    pub(super) half_closed: Duration,
 }
 
 impl Tunnel {
@@ -55,11 +66,12 @@ impl Tunnel {
 
     /// Carries bytes until the end. `early` came from the client behind its
     /// request.
-    pub(super) async fn run(mut self, client: TcpStream, early: Bytes, idle: Duration) {
+    pub(super) async fn run(mut self, client: TcpStream, early: Bytes, limits: Limits) {
         let flow = Flow {
             to_server: Cell::new(0),
             to_client: Cell::new(0),
             last: Cell::new(Instant::now()),
+            half_closed: Cell::new(false),
         };
         let ended = match self
             .server
@@ -69,8 +81,8 @@ impl Tunnel {
             Ok(Ok(server)) => {
                 let (socket, first) = (server.io.into_inner(), server.read_buf);
                 tokio::select! {
-                    carried = carry((client, early), (socket, first), &flow, idle) => {
-                        carried.map_or(Termination::SERVER_GONE_IN_DATA, |()| Termination::NORMAL)
+                    carried = carry((client, early), (socket, first), &flow, limits) => {
+                        carried.map_or_else(Side::broke, |()| Termination::NORMAL)
                     }
                     () = self.closing.cancelled() => {
                         self.exchange.count_closed_tunnel();
@@ -86,63 +98,81 @@ impl Tunnel {
     }
 }
 
-/// Each side comes with the bytes that were read from it already.
+/// One of the two ends of a tunnel.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    fn broke(self) -> Termination {
+        match self {
+            Self::Client => Termination::CLIENT_GONE_IN_DATA,
+            Self::Server => Termination::SERVER_GONE_IN_DATA,
+        }
+    }
+}
+
+/// Each side comes with the bytes that were read from it already. An error is
+/// the side that broke.
 async fn carry(
     (mut client, from_client): (TcpStream, Bytes),
     (mut server, from_server): (TcpStream, Bytes),
     flow: &Flow,
-    idle: Duration,
-) -> io::Result<()> {
+    limits: Limits,
+) -> Result<(), Side> {
     let (client_in, client_out) = client.split();
     let (server_in, server_out) = server.split();
-    let up = pump(
-        client_in,
-        server_out,
-        from_client,
-        &flow.to_server,
-        &flow.last,
-    );
-    let down = pump(
-        server_in,
-        client_out,
-        from_server,
-        &flow.to_client,
-        &flow.last,
-    );
+    let (client_in, client_out) = ((Side::Client, client_in), (Side::Client, client_out));
+    let (server_in, server_out) = ((Side::Server, server_in), (Side::Server, server_out));
+    let up = pump(client_in, server_out, from_client, &flow.to_server, flow);
+    let down = pump(server_in, client_out, from_server, &flow.to_client, flow);
     tokio::select! {
         both = async { tokio::try_join!(up, down) } => both.map(drop),
-        () = silence(&flow.last, idle) => Ok(()),
+        () = silence(flow, limits) => Ok(()),
     }
 }
 
 async fn pump(
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    (source, mut from): (Side, ReadHalf<'_>),
+    (sink, mut to): (Side, WriteHalf<'_>),
     first: Bytes,
     count: &Cell<u64>,
-    last: &Cell<Instant>,
-) -> io::Result<()> {
-    to.write_all(&first).await?;
+    flow: &Flow,
+) -> Result<(), Side> {
+    to.write_all(&first).await.map_err(|_| sink)?;
     count.set(first.len() as u64);
     let mut buffer = vec![0; BUFFER];
     loop {
-        let read = from.read(&mut buffer).await?;
-        last.set(Instant::now());
+        let read = from.read(&mut buffer).await.map_err(|_| source)?;
+        flow.last.set(Instant::now());
         match buffer.get(..read) {
-            Some(bytes) if !bytes.is_empty() => to.write_all(bytes).await?,
-            _ => return to.shutdown().await,
+            Some(bytes) if !bytes.is_empty() => to.write_all(bytes).await.map_err(|_| sink)?,
+            _ => {
+                flow.half_closed.set(true);
+                return to.shutdown().await.map_err(|_| sink);
+            }
         }
         count.set(count.get() + read as u64);
     }
 }
 
-/// Waits until nothing has gone by for `idle`.
-async fn silence(last: &Cell<Instant>, idle: Duration) {
+/// Waits until nothing has gone by for too long.
+async fn silence(flow: &Flow, limits: Limits) {
+    // How soon a half-closed tunnel is noticed.
+    const LOOK: Duration = Duration::from_secs(1);
     loop {
-        let deadline = last.get() + idle;
-        if deadline <= Instant::now() {
+        let limit = if flow.half_closed.get() {
+            limits.idle.min(limits.half_closed)
+        } else {
+            limits.idle
+        };
+        let now = Instant::now();
+        let deadline = flow.last.get() + limit;
+        if deadline <= now {
             return;
         }
-        sleep_until(deadline).await;
+        sleep_until(deadline.min(now + LOOK.max(limit / 60))).await;
     }
 }

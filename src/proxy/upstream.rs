@@ -149,8 +149,10 @@ pub(super) enum FailureKind {
     Refused,
     /// No connection in time.
     ConnectTimeout,
-    /// The connection broke, or what came over it is not HTTP.
+    /// The connection broke.
     Broken,
+    /// What came is not HTTP.
+    Malformed,
     /// No response in time.
     ResponseTimeout,
     /// The server was given up while the request waited for its response.
@@ -280,15 +282,21 @@ impl Upstreams {
     }
 
     fn close_idle(&self, snapshot: &Snapshot) {
-        let keeping: HashSet<Life> = snapshot
-            .servers
-            .iter()
-            .filter(|server| server.keeps_connections())
-            .map(|server| server.life)
+        let now = Instant::now();
+        let servers = snapshot.servers.iter();
+        let limits: HashMap<Life, Duration> = servers
+            .filter_map(|server| Some((server.life, server.keeps_connections_for()?)))
             .collect();
-        self.idle
-            .borrow_mut()
-            .retain(|life, _| keeping.contains(life));
+        self.idle.borrow_mut().retain(|life, idle| {
+            let Some(limit) = limits.get(life) else {
+                return false;
+            };
+            for connection in idle {
+                let latest = now.checked_add(*limit).unwrap_or(connection.expires);
+                connection.expires = connection.expires.min(latest);
+            }
+            true
+        });
     }
 
     /// Closes connections that have been idle for long enough.
@@ -405,6 +413,9 @@ impl Lease {
                 response_time: began.elapsed(),
             }),
             Some(Err(_)) if abandoned => Err(Failure::after_sending(FailureKind::Abandoned)),
+            Some(Err(err)) if err.error().is_parse() => {
+                Err(Failure::after_sending(FailureKind::Malformed))
+            }
             Some(Err(mut err)) => Err(Failure::broken(err.take_message())),
             None => Err(Failure::after_sending(FailureKind::ResponseTimeout)),
         }
@@ -426,7 +437,9 @@ impl Lease {
         let lifetime = self
             .keep_alive
             .map_or(IDLE, |timeout| timeout.saturating_sub(IDLE_MARGIN));
-        if self.link.sender.is_closed() || lifetime.is_zero() || !self.server.keeps_connections() {
+        let wanted = self.server.keeps_connections_for().unwrap_or_default();
+        let lifetime = lifetime.min(wanted);
+        if self.link.sender.is_closed() || lifetime.is_zero() {
             return;
         }
         let mut all = self.home.idle.borrow_mut();
