@@ -2,17 +2,26 @@
 //! one after another on an otherwise quiet machine, and a table of what each
 //! cost. CONTRIBUTING.md says how to run it alone.
 
+mod network;
+
 use std::{
     fmt::Write as _,
+    net::SocketAddr,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Signal, kill_process};
 
 use super::support::{
-    cluster::{Balancer, Server, cluster},
-    eventually,
+    announce,
+    client::Client,
+    cluster::{Balancer, Server, agent, app, cluster},
+    eventually, free_port, ledger,
     load::{Load, Report},
+    origin::{Origin, ok},
+    own_address,
+    process::Process,
 };
 
 /// Requests before and after each fault.
@@ -28,6 +37,10 @@ enum Allowed {
     PostsInside,
 }
 
+/// The longest that a GET may take, whatever happens: far more than it does
+/// take, far less than any timeout.
+const SLOWEST: Duration = Duration::from_secs(5);
+
 /// One row of the table.
 #[derive(Debug)]
 struct Row {
@@ -36,6 +49,8 @@ struct Row {
     /// From the fault to the change in the pool; the median where there were
     /// several.
     pool_change: Option<Duration>,
+    /// POSTs that were executed more than once.
+    twice: usize,
 }
 
 impl Row {
@@ -46,6 +61,14 @@ impl Row {
             "{fault}: {:?}",
             report.failed
         );
+        assert!(report.slowest < SLOWEST, "{fault}: {:?}", report.slowest);
+        let executed = ledger::executed();
+        let times = |id: &u64| executed.get(id).copied().unwrap_or(0);
+        let twice = report.posts.iter().filter(|(id, _)| times(id) > 1).count();
+        assert_eq!(twice, 0, "{fault}: executed more than once");
+        let answered = report.posts.iter().filter(|(_, answered)| *answered);
+        let lost = answered.filter(|(id, _)| times(id) == 0).count();
+        assert_eq!(lost, 0, "{fault}: answered, but never executed");
         let inside = 16 * changes.len().max(1);
         assert!(
             posts <= inside,
@@ -62,6 +85,7 @@ impl Row {
             fault,
             report,
             pool_change,
+            twice,
         }
     }
 }
@@ -80,26 +104,34 @@ fn no_fault_costs_a_request_that_was_not_inside() {
         rolling_restart(),
         kills(),
         freeze(),
+        short_freeze(),
         app_crashes(),
+        app_crashes_again_and_again(),
+        agent_dies_alone(),
+        drain_with_a_tunnel(),
+        idle_kills(),
         balancer_restarts(),
     ];
-    println!("\n{}", table(&rows));
+    announce(&format!("\n{}", table(&rows)));
+    let twice = ledger::executed().into_values().filter(|times| *times > 1);
+    assert_eq!(twice.count(), 0, "POSTs executed more than once, if late");
 }
 
 fn table(rows: &[Row]) -> String {
     let mut table = String::from(
-        "| fault | requests | failed GET | failed POST | slowest | until the pool was right |\n\
-         |---|---|---|---|---|---|\n",
+        "| fault | requests | failed GET | failed POST | POSTs executed twice | slowest | until the pool was right |\n\
+         |---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let change = row.pool_change.map_or("–".into(), millis);
         writeln!(
             table,
-            "| {} | {} | {} | {} | {} | {change} |",
+            "| {} | {} | {} | {} | {} | {} | {change} |",
             row.fault,
             row.report.requests,
             row.report.failed("GET").len(),
             row.report.failed("POST").len(),
+            row.twice,
             millis(row.report.slowest),
         )
         .unwrap();
@@ -201,10 +233,8 @@ fn freeze() -> Row {
     let (balancer, servers) = cluster(3);
     let mut changes = Vec::new();
     let report = under_load(&balancer, |_| {
-        let app = servers[1].app();
         let frozen = Instant::now();
-        kill_process(app, Signal::STOP).unwrap();
-        servers[1].agent.signal(Signal::STOP);
+        servers[1].freeze();
         changes.push(until_up(&balancer, "s2", false, frozen));
     });
     let row = Row::new(
@@ -213,8 +243,7 @@ fn freeze() -> Row {
         &changes,
         Allowed::PostsInside,
     );
-    kill_process(servers[1].app(), Signal::CONT).unwrap();
-    servers[1].agent.signal(Signal::CONT);
+    servers[1].thaw();
     balancer.wait_for(&[("s1", "up"), ("s2", "up"), ("s3", "up")]);
     row
 }
@@ -253,6 +282,200 @@ fn balancer_restarts() -> Row {
     Row::new(
         "the balancer killed and started again",
         report,
+        &changes,
+        Allowed::Nothing,
+    )
+}
+
+/// Too short for anyone to be declared dead: what waits is answered late.
+fn short_freeze() -> Row {
+    let (balancer, servers) = cluster(3);
+    let report = under_load(&balancer, |_| {
+        servers[1].freeze();
+        // The fault itself takes this long.
+        sleep(Duration::from_millis(500));
+        servers[1].thaw();
+    });
+    balancer.wait_for(&[("s1", "up"), ("s2", "up"), ("s3", "up")]);
+    Row::new("SIGSTOP for half a second", report, &[], Allowed::Nothing)
+}
+
+/// The first crash is forgiven, the next ones keep a server out for 1 s, 2 s
+/// and so on, but never more than half of the pool.
+fn app_crashes_again_and_again() -> Row {
+    let (balancer, servers) = cluster(3);
+    let mut out = Vec::new();
+    let report = under_load(&balancer, |_| {
+        for _ in 0..3 {
+            out.push(crash(&balancer, &servers[0]));
+        }
+        // A fourth time, and now a second one crashes as well: its turn to be
+        // kept out comes only when the first is back.
+        kill_process(servers[0].app(), Signal::KILL).unwrap();
+        crash(&balancer, &servers[1]);
+        crash(&balancer, &servers[1]);
+    });
+    let second = Duration::from_secs(1);
+    assert!(out[1] >= second && out[2] >= 2 * second, "{out:?}");
+    let events = balancer.list("events");
+    let quarantined = events.iter().filter(|e| e["event"] == "quarantine");
+    assert!(quarantined.count() >= 2, "{events:?}");
+    Row::new(
+        "an app crashes again and again",
+        report,
+        // Of the six crashes the third, after which the server is kept out.
+        &[out[2]; 6],
+        Allowed::PostsInside,
+    )
+}
+
+/// Kills a server's app and waits until it takes traffic again, watching over
+/// those that are kept out; the time that took.
+fn crash(balancer: &Balancer, server: &Server) -> Duration {
+    let downs = || balancer.server(&server.name)["downs"].as_u64();
+    let before = downs();
+    let killed = Instant::now();
+    kill_process(server.app(), Signal::KILL).unwrap();
+    eventually("the server is back", || {
+        let servers = balancer.list("servers");
+        let kept_out = servers.iter().filter(|server| {
+            let reason = server["reason"].as_str().unwrap_or_default();
+            reason.contains("crashed too often")
+        });
+        assert!(kept_out.count() * 2 <= servers.len(), "{servers:?}");
+        let back = balancer.server(&server.name)["status"] == "up" && downs() > before;
+        back.then(|| killed.elapsed())
+    })
+}
+
+/// Outside of a container an app can outlive its agent. Nobody speaks for it
+/// any more, so it is taken out of rotation although it would answer; it is
+/// back with its agent.
+fn agent_dies_alone() -> Row {
+    let (balancer, _others) = cluster(2);
+    let addr = free_port(own_address());
+    let _app = Process::start(&app("s3", addr));
+    let mut agent = agent_beside(&balancer, "s3", addr, &[]);
+    until_up(&balancer, "s3", true, Instant::now());
+    let mut changes = Vec::new();
+    let report = under_load(&balancer, |_| {
+        let killed = Instant::now();
+        agent.signal(Signal::KILL);
+        agent.wait();
+        changes.push(until_up(&balancer, "s3", false, killed));
+    });
+    let _agent = agent_beside(&balancer, "s3", addr, &[]);
+    until_up(&balancer, "s3", true, Instant::now());
+    Row::new(
+        "kill -9 of the agent alone; its app lives on",
+        report,
+        &changes,
+        Allowed::PostsInside,
+    )
+}
+
+/// An agent for an app that somebody else runs.
+fn agent_beside(balancer: &Balancer, name: &str, addr: SocketAddr, flags: &[&str]) -> Process {
+    let gossip = SocketAddr::new(addr.ip(), 0);
+    let mut args = agent(name, &balancer.gossip.to_string(), addr, gossip);
+    args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    Process::start(&args)
+}
+
+/// A tunnel may have no end of its own: it lives for as long as its server
+/// may drain, and is then closed and counted.
+fn drain_with_a_tunnel() -> Row {
+    const SWITCHED: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
+    let (balancer, _others) = cluster(2);
+    let origin = Origin::start(|visit| {
+        if visit.seen().values("upgrade").is_empty() {
+            visit.body()?;
+            return visit.send(ok(r#"{"tag": "s3"}"#));
+        }
+        visit.send(SWITCHED)?;
+        loop {
+            let bytes = visit.read()?;
+            if bytes.is_empty() {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            visit.send(bytes)?;
+        }
+    });
+    let mut agent = agent_beside(&balancer, "s3", origin.addr, &["--drain", "4s"]);
+    until_up(&balancer, "s3", true, Instant::now());
+    let mut tunnel = balancer.connect();
+    let upgrade = [
+        "cookie: SERVERID=s3",
+        "connection: upgrade",
+        "upgrade: echo",
+    ];
+    assert_eq!(tunnel.request("GET", "/", &upgrade).unwrap().status, 101);
+    let echoes = |tunnel: &mut Client| {
+        tunnel.send("x").unwrap();
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut tunnel.stream(), &mut byte).unwrap();
+    };
+    let mut changes = Vec::new();
+    let load = Load::start(balancer.http);
+    load.go_on_for(BEFORE);
+    let told = Instant::now();
+    agent.signal(Signal::TERM);
+    changes.push(until_up(&balancer, "s3", false, told));
+    while balancer.servers().contains(&("s3".into(), "drain".into())) {
+        assert_eq!(balancer.connect().get(&[]).unwrap().status, 200);
+        assert!(told.elapsed() < Duration::from_secs(15), "it never leaves");
+        if told.elapsed() < Duration::from_secs(2) {
+            echoes(&mut tunnel);
+        }
+    }
+    tunnel.rest().unwrap();
+    assert!(
+        told.elapsed() > Duration::from_secs(2),
+        "it may drain for longer"
+    );
+    assert_eq!(agent.exit_code(), 0);
+    let report = load.stop();
+    let metrics = String::from_utf8(balancer.stats("/metrics").body).unwrap();
+    let closed = r#"tidings_tunnels_closed_total{proxy="nodes"} 1"#;
+    assert!(metrics.contains(closed), "{metrics}");
+    // The origin keeps no ledger, so the POSTs it answered are in none.
+    let report = Report {
+        posts: Vec::new(),
+        ..report
+    };
+    Row::new(
+        "a stop with an open tunnel, --drain 4s",
+        report,
+        &changes,
+        Allowed::Nothing,
+    )
+}
+
+/// Without a request nothing but the lifeline shows that a server has gone.
+fn idle_kills() -> Row {
+    let (balancer, _servers) = cluster(2);
+    let mut changes = Vec::new();
+    for i in 0..10 {
+        let name = format!("victim{i}");
+        let server = Server::start(&name, &balancer);
+        until_up(&balancer, &name, true, Instant::now());
+        let killed = Instant::now();
+        let _dead = server.kill();
+        changes.push(until_up(&balancer, &name, false, killed));
+    }
+    let events = balancer.list("events");
+    let signs = events.iter().filter(|event| event["event"] == "down");
+    let signs: Vec<&serde_json::Value> = signs.map(|event| &event["sign"]).collect();
+    assert_eq!(signs, ["lifeline"; 10]);
+    // Gossip alone takes more than a second.
+    assert!(
+        median(&changes) < Some(Duration::from_secs(1)),
+        "{changes:?}"
+    );
+    Row::new(
+        "kill -9 of agent and app, no load, ten times",
+        Report::default(),
         &changes,
         Allowed::Nothing,
     )
