@@ -13,7 +13,7 @@ use super::{
 use crate::membership::{Admin, Announcement, MemberId, Name, Phase, Wish};
 
 /// How long a server that gossip lost stays on the page.
-const LOST_FOR: Duration = Duration::from_mins(1);
+pub(super) const LOST_FOR: Duration = Duration::from_mins(1);
 
 /// How many connections a server must accept after its lifeline broke before
 /// it is believed to be there: with 10 ms from one to the next, long enough
@@ -305,14 +305,14 @@ impl Entry {
     }
 
     /// When time alone changes something: it is let in, or gets more of its
-    /// share, or is forgotten.
+    /// share.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let let_in = self.kept_out_until.filter(|until| now < *until);
         let more = self
             .eased_in_since
             .and_then(|since| quarantine::ramp(since, now));
         let more = more.map(|(_, next)| next);
-        [let_in, more, self.forget_at()].into_iter().flatten().min()
+        [let_in, more].into_iter().flatten().min()
     }
 
     /// Gives it as much of its share as it has earned by now.
@@ -328,6 +328,12 @@ impl Entry {
         self.described = None;
     }
 
+    /// Whether gossip hears its agent.
+    pub(super) fn is_heard(&self) -> bool {
+        matches!(self.origin, Origin::Gossip(_)) && self.liveness != Liveness::Lost
+    }
+
+    /// When it has been lost for long enough.
     pub(super) fn forget_at(&self) -> Option<Instant> {
         (self.status == Status::Down(Cause::Silent) || self.liveness == Liveness::Lost)
             .then(|| self.since + LOST_FOR)
