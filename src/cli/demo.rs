@@ -36,7 +36,7 @@ pub struct DemoAppArgs {
     /// What it calls itself in its answers
     #[arg(long, value_name = "NAME")]
     pub name: Name,
-    /// Append what is POSTed to this file, a line each
+    /// Append the body of each POST to this file, a line each
     #[arg(long, value_name = "PATH")]
     pub record: Option<PathBuf>,
     /// End when the process that started this one ends

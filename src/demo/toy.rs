@@ -56,8 +56,8 @@ pub(super) const PID_HEADER: &str = "x-app-pid";
 
 type ToyBody = UnsyncBoxBody<Bytes, hyper::Error>;
 
-/// Serves at `listen` under `name` until SIGTERM or SIGINT. What is POSTed to
-/// a page is appended to `record`, a line each, before it is answered.
+/// Serves at `listen` under `name` until SIGTERM or SIGINT. The body of each
+/// POST to a page is appended to `record`, a line each, before the answer.
 pub async fn run(
     listen: SocketAddr,
     name: String,
@@ -128,7 +128,7 @@ pub(super) struct Toy {
     delay: AtomicU32,
     // Held for a look-up, never across an await.
     sessions: Mutex<Sessions>,
-    /// Where it is written what was POSTed.
+    /// Where the bodies of POSTs are written.
     record: Option<File>,
 }
 

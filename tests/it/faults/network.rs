@@ -38,12 +38,12 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        let network = Network::new();
-        let ha = network.host("ha", 1);
+        let mut network = Network::new();
+        let ha = network.host("ha");
         let balancer = Balancer::start_on(&ha, &[]);
         let seed = balancer.gossip.to_string();
-        let witness = Balancer::start_on(&network.host("hb", 2), &["--join", &seed]);
-        let hosts = [11, 12, 13].map(|number| network.host(&format!("h{}", number - 10), number));
+        let witness = Balancer::start_on(&network.host("hb"), &["--join", &seed]);
+        let hosts = ["h1", "h2", "h3"].map(|name| network.host(name));
         let servers = hosts
             .each_ref()
             .map(|host| Server::start_on(host, &balancer));

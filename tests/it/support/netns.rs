@@ -47,15 +47,14 @@ pub(crate) fn isolated(name: &str, test: impl FnOnce()) {
         .env(ISOLATED, "1")
         .output()
         .expect("it ran a moment ago");
-    let said = |stream| String::from_utf8_lossy(stream).into_owned();
-    let output = said(&again.stdout);
-    println!("{output}");
+    let output = String::from_utf8_lossy(&again.stdout);
     for row in output.lines().filter(|line| line.starts_with('|')) {
         announce(row);
     }
-    eprintln!("{}", said(&again.stderr));
     // A test of another name would be no test at all, and no failure.
-    assert!(again.status.success() && output.contains("1 passed"));
+    let passed = again.status.success() && output.contains("1 passed");
+    let errors = String::from_utf8_lossy(&again.stderr);
+    assert!(passed, "in a network of its own:\n{output}\n{errors}");
 }
 
 fn unshare() -> Command {
@@ -77,7 +76,9 @@ fn possible() -> Result<(), String> {
 
 /// The two switches. At that for requests the test itself is a client.
 #[derive(Debug)]
-pub(crate) struct Network;
+pub(crate) struct Network {
+    hosts: u8,
+}
 
 /// A host with a cable to each switch.
 #[derive(Debug, Clone)]
@@ -120,11 +121,13 @@ impl Network {
         }
         let own = Cable::Requests.addr(254);
         run(&format!("ip addr add {own}/24 dev requests"));
-        Self
+        Self { hosts: 0 }
     }
 
-    /// Connects a host; its addresses end with `number`.
-    pub(crate) fn host(&self, name: &str, number: u8) -> Host {
+    /// Connects a host.
+    pub(crate) fn host(&mut self, name: &str) -> Host {
+        self.hosts += 1;
+        let number = self.hosts;
         let host = Host {
             name: name.to_owned(),
             number,
@@ -173,12 +176,16 @@ impl Host {
 
     /// The host is no more.
     pub(crate) fn vanish(&self) {
-        Cable::BOTH.iter().for_each(|cable| self.pull(*cable));
+        for cable in Cable::BOTH {
+            self.pull(cable);
+        }
     }
 
     /// It is there again, as it was.
     pub(crate) fn appear(&self) {
-        Cable::BOTH.iter().for_each(|cable| self.plug_in(*cable));
+        for cable in Cable::BOTH {
+            self.plug_in(cable);
+        }
     }
 
     /// The switch's end of a cable.
