@@ -1,6 +1,6 @@
 //! `tidings demo`, and the toy server it runs.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
@@ -36,6 +36,9 @@ pub struct DemoAppArgs {
     /// What it calls itself in its answers
     #[arg(long, value_name = "NAME")]
     pub name: Name,
+    /// Append the body of each POST to this file, a line each
+    #[arg(long, value_name = "PATH")]
+    pub record: Option<PathBuf>,
     /// End when the process that started this one ends
     #[arg(long)]
     pub die_with_parent: bool,
@@ -58,5 +61,5 @@ pub async fn run_app(args: DemoAppArgs) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
         host::die_with_parent();
     }
-    demo::toy::run(args.listen, args.name.to_string()).await
+    demo::toy::run(args.listen, args.name.to_string(), args.record.as_deref()).await
 }

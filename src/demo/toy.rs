@@ -7,7 +7,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
+    fs::File,
+    io::Write,
     net::{IpAddr, SocketAddr},
+    path::Path,
     pin::{Pin, pin},
     process::ExitCode,
     sync::{
@@ -18,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use cookie::Cookie;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -43,19 +47,30 @@ const MAX_SESSIONS: usize = 100_000;
 /// How long open requests may take once it is told to end.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// The largest body of `POST /delay`.
-const MAX_DELAY_BODY: usize = 4096;
+/// The largest body that is read whole: of `POST /delay`, and of what is
+/// recorded.
+const MAX_BODY: usize = 4096;
 
 /// Where the process id is told, for who wants to kill it.
 pub(super) const PID_HEADER: &str = "x-app-pid";
 
 type ToyBody = UnsyncBoxBody<Bytes, hyper::Error>;
 
-/// Serves at `listen` under `name` until SIGTERM or SIGINT.
-pub async fn run(listen: SocketAddr, name: String) -> anyhow::Result<ExitCode> {
+/// Serves at `listen` under `name` until SIGTERM or SIGINT. The body of each
+/// POST to a page is appended to `record`, a line each, before the answer.
+pub async fn run(
+    listen: SocketAddr,
+    name: String,
+    record: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
     let listener = net::bind_alone(listen).map_err(|err| busy("--listen", listen, &err))?;
     let listener = TcpListener::from_std(listener)?;
-    serve(listener, Toy::new(name), host::told_to_end()).await;
+    let mut toy = Toy::new(name);
+    if let Some(path) = record {
+        let file = File::options().append(true).create(true).open(path);
+        toy.record = Some(file.with_context(|| format!("--record {}", path.display()))?);
+    }
+    serve(listener, toy, host::told_to_end()).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -113,6 +128,8 @@ pub(super) struct Toy {
     delay: AtomicU32,
     // Held for a look-up, never across an await.
     sessions: Mutex<Sessions>,
+    /// Where the bodies of POSTs are written.
+    record: Option<File>,
 }
 
 /// What a page view is answered with, in the lab's field names and order.
@@ -150,6 +167,7 @@ impl Toy {
             name,
             delay: AtomicU32::new(0),
             sessions: Mutex::new(Sessions::new(MAX_SESSIONS)),
+            record: None,
         }
     }
 
@@ -169,8 +187,27 @@ impl Toy {
         match (method, path) {
             (&(Method::POST | Method::PUT), "/echo") => echo(request),
             (&Method::POST, "/count") => count(request.into_body()).await,
+            (&Method::POST, _) => self.execute(request, ip).await,
             _ => self.view(request.headers(), ip),
         }
+    }
+
+    /// A page view that does something, as a purchase would.
+    async fn execute(&self, request: Request<Incoming>, ip: IpAddr) -> Response<ToyBody> {
+        let (head, body) = request.into_parts();
+        if let Some(mut record) = self.record.as_ref() {
+            let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+                let message = "too much to record".into();
+                return json(StatusCode::BAD_REQUEST, &Message { message });
+            };
+            // One write a line: several servers may share the file.
+            let line = [&body.to_bytes(), b"\n".as_slice()].concat();
+            if let Err(err) = record.write_all(&line) {
+                let message = format!("cannot be recorded: {err}");
+                return json(StatusCode::INTERNAL_SERVER_ERROR, &Message { message });
+            }
+        }
+        self.view(&head.headers, ip)
     }
 
     fn view(&self, headers: &HeaderMap, ip: IpAddr) -> Response<ToyBody> {
@@ -203,7 +240,7 @@ impl Toy {
     }
 
     async fn set_delay(&self, body: Incoming) -> Response<ToyBody> {
-        let body = Limited::new(body, MAX_DELAY_BODY).collect().await;
+        let body = Limited::new(body, MAX_BODY).collect().await;
         let wanted = body
             .ok()
             .and_then(|body| serde_json::from_slice::<Delay>(&body.to_bytes()).ok());

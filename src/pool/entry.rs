@@ -13,7 +13,7 @@ use super::{
 use crate::membership::{Admin, Announcement, MemberId, Name, Phase, Wish};
 
 /// How long a server that gossip lost stays on the page.
-const LOST_FOR: Duration = Duration::from_mins(1);
+pub(super) const LOST_FOR: Duration = Duration::from_mins(1);
 
 /// How many connections a server must accept after its lifeline broke before
 /// it is believed to be there: with 10 ms from one to the next, long enough
@@ -344,6 +344,12 @@ impl Entry {
         self.described = None;
     }
 
+    /// Whether gossip hears its agent.
+    pub(super) fn is_heard(&self) -> bool {
+        matches!(self.origin, Origin::Gossip(_)) && self.liveness != Liveness::Lost
+    }
+
+    /// When it has been lost for long enough.
     pub(super) fn forget_at(&self) -> Option<Instant> {
         (self.status == Status::Down(Cause::Silent) || self.liveness == Liveness::Lost)
             .then(|| self.since + LOST_FOR)

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    entry::{Entry, Liveness},
+    entry::{Entry, LOST_FOR, Liveness},
     quarantine::Record,
     rise_fall::Thresholds,
     server::{Cause, Check, CheckReport, Life, Live, Origin, Status},
@@ -263,6 +263,8 @@ pub struct State {
     next_sid: u32,
     next_life: u64,
     last_loss: Option<Instant>,
+    /// Since when gossip has heard any server at all.
+    hears_since: Option<Instant>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -305,6 +307,7 @@ impl State {
             next_life: 1,
             // Servers may be on their way back to a balancer that restarts.
             last_loss: Some(now),
+            hears_since: None,
         };
         for server in servers {
             let (sid, live) = state.figures_for(&server.name);
@@ -317,6 +320,13 @@ impl State {
 
     /// Takes one input and says what it changed.
     pub fn apply(&mut self, input: Input, now: Instant) -> Vec<Event> {
+        let events = self.take(input, now);
+        let hears = self.entries.values().any(Entry::is_heard);
+        self.hears_since = hears.then(|| self.hears_since.unwrap_or(now));
+        events
+    }
+
+    fn take(&mut self, input: Input, now: Instant) -> Vec<Event> {
         match input {
             Input::Member(MemberEvent::Up(member)) => self.member_up(member, now),
             Input::Member(MemberEvent::Suspect(id)) => {
@@ -350,8 +360,7 @@ impl State {
     /// Forgets what has waited long enough. To be called at
     /// [`next_deadline`](Self::next_deadline) or any time later.
     pub fn tick(&mut self, now: Instant) -> Vec<Event> {
-        let may_forget = self.anyone_is_up();
-        let forgotten = |entry: &Entry| may_forget && entry.forget_at().is_some_and(|at| at <= now);
+        let forgotten = |entry: &Entry| self.forget_at(entry).is_some_and(|at| at <= now);
         let overdue: Vec<Name> = self
             .entries
             .iter()
@@ -380,18 +389,25 @@ impl State {
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let entries = self.entries.values();
-        let changes = entries.clone().filter_map(|entry| entry.next_deadline(now));
-        let may_forget = self.anyone_is_up();
-        let forgotten = entries.filter_map(Entry::forget_at).filter(|_| may_forget);
+        let servers = self.entries.values();
+        let changing = servers.clone().filter_map(|entry| entry.next_deadline(now));
+        let lost = servers.filter_map(|entry| self.forget_at(entry));
         let departed = self.departed.values().map(|d| d.at + REMEMBER_FOR);
         let untold = self.rivals.values().filter(|rival| !rival.told_of);
         let clashes = untold.map(|rival| rival.since + RIVAL_ENDS);
-        changes
-            .chain(forgotten)
-            .chain(departed)
-            .chain(clashes)
-            .min()
+        let all = changing.chain(lost).chain(departed).chain(clashes);
+        all.min()
+    }
+
+    /// When a server that is lost is forgotten. Who hears no server at all is
+    /// more likely cut off than alone: it keeps its last pool, and once it
+    /// hears one again it gives the others as long to be heard.
+    fn forget_at(&self, entry: &Entry) -> Option<Instant> {
+        let lost_for_long = entry.forget_at()?;
+        match entry.status {
+            Status::Down(Cause::Silent) => Some(lost_for_long.max(self.hears_since? + LOST_FOR)),
+            _ => Some(lost_for_long),
+        }
     }
 
     /// Describes the pool as it is now. Descriptions of servers that did not
@@ -730,12 +746,6 @@ impl State {
         telling.collect()
     }
 
-    /// Whether servers that gossip lost are not the last there are.
-    fn anyone_is_up(&self) -> bool {
-        let mut entries = self.entries.values();
-        entries.any(|entry| matches!(entry.status, Status::Up | Status::Suspect))
-    }
-
     fn wishes_for(&self, name: &Name) -> impl Iterator<Item = Wish> + use<> {
         let wishes = self.wishes.get(name).copied().unwrap_or_default();
         wishes.state.into_iter().chain(wishes.weight)
@@ -899,6 +909,23 @@ mod tests {
     }
 
     #[test]
+    fn a_balancer_that_is_cut_off_for_long_keeps_its_last_pool() {
+        let mut pool = Pool::new(Vec::new());
+        for name in ["s1", "s2"] {
+            pool.up(name, 1, Phase::Ready);
+            pool.apply(down(id(name, 1)));
+        }
+        assert!(pool.after(Duration::from_mins(10)).is_empty());
+        assert_eq!(pool.rotation(), ["s1", "s2"]);
+        assert_eq!(pool.state.next_deadline(pool.now), None);
+        // Once it hears one again, it waits for the other before it forgets it.
+        pool.up("s1", 1, Phase::Ready);
+        assert!(pool.after(59 * SECOND).is_empty());
+        assert_eq!(pool.after(SECOND), [Change::Left]);
+        assert_eq!(pool.rotation(), ["s1"]);
+    }
+
+    #[test]
     fn a_server_that_says_goodbye_is_gone() {
         for goodbye in [
             Input::Member(MemberEvent::Up(member("s1", 1, Phase::Leaving))),
@@ -988,22 +1015,6 @@ mod tests {
         assert_eq!(pool.after(59 * SECOND), []);
         assert_eq!(pool.after(SECOND), [Change::Left]);
         assert_eq!(pool.rotation(), ["s2"]);
-    }
-
-    #[test]
-    fn servers_that_gossip_lost_are_not_forgotten_while_they_are_the_last() {
-        let mut pool = Pool::new(Vec::new());
-        pool.up("s1", 1, Phase::Ready);
-        pool.apply(down(id("s1", 1)));
-        assert_eq!(pool.after(3600 * SECOND), []);
-        assert_eq!(pool.rotation(), ["s1"]);
-        assert!(
-            pool.state
-                .next_deadline(pool.now)
-                .is_none_or(|at| at > pool.now)
-        );
-        pool.up("s2", 1, Phase::Ready);
-        assert_eq!(pool.after(SECOND), [Change::Left]);
     }
 
     #[test]

@@ -247,11 +247,12 @@ impl Attempts<'_> {
         for counters in [backend, &server.live.counters] {
             match failure.kind {
                 FailureKind::Refused | FailureKind::ConnectTimeout => counters.connect_errors.inc(),
-                FailureKind::Broken
-                | FailureKind::Malformed
-                | FailureKind::ResponseTimeout
-                | FailureKind::Abandoned => {
+                FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
                     counters.response_errors.inc();
+                }
+                FailureKind::Abandoned => {
+                    counters.response_errors.inc();
+                    counters.rescues.inc();
                 }
             }
         }

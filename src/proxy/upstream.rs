@@ -257,7 +257,6 @@ impl Upstreams {
                 if hang_up {
                     connection.stage.set(Stage::Abandoned);
                     connection.driver.abort();
-                    server.live.counters.rescues.inc();
                 }
                 !hang_up
             });

@@ -39,6 +39,7 @@ pub fn render(source: &Source, rows: &Rows, now: Instant) -> String {
     ] {
         families.extend(of_rows(of_kind));
     }
+    families.extend(given_up(&rows.backend));
     families.extend(cluster(rows, &(source.members)()));
     families.push(detection(source.pool.timeline()));
     families.extend(others(&source.figures));
@@ -305,6 +306,28 @@ fn one_if(holds: bool) -> f64 {
 }
 
 // === of the cluster, and of other parts ===
+
+/// What servers that failed or left cost. Of the backend as a whole: when
+/// there is something to count, the server's own row is often gone.
+fn given_up(backend: &StatRow) -> [MetricFamily; 2] {
+    let one = |name, help, figure| {
+        let values = count(figure).into_iter();
+        let samples = values.map(|value| sample(labels(backend), COUNTER, value));
+        family(name, COUNTER, help, samples.collect())
+    };
+    [
+        one(
+            "tidings_rescues_total",
+            "Requests taken away from a server that was given up while they waited for it.",
+            backend.rescues,
+        ),
+        one(
+            "tidings_tunnels_closed_total",
+            "Tunnels closed because their server left.",
+            backend.tunnels_closed,
+        ),
+    ]
+}
 
 fn cluster(rows: &Rows, members: &[MemberView]) -> Vec<MetricFamily> {
     let states = [

@@ -190,6 +190,10 @@ pub struct StatRow {
     pub retries: Option<u64>,
     /// Retries that went to another server.
     pub redispatches: Option<u64>,
+    /// Requests taken away from a server that was given up while they waited.
+    pub rescues: Option<u64>,
+    /// Tunnels closed because their server left.
+    pub tunnels_closed: Option<u64>,
     /// Exchanges the client gave up on.
     pub client_aborts: Option<u64>,
     /// Exchanges the server broke off.
@@ -507,6 +511,8 @@ fn upstream(counters: &Counters, status: RowStatus) -> StatRow {
         response_errors: some(&counters.response_errors),
         retries: some(&counters.retries),
         redispatches: some(&counters.redispatches),
+        rescues: some(&counters.rescues),
+        tunnels_closed: some(&counters.tunnels_closed),
         client_aborts: some(&counters.client_aborts),
         server_aborts: some(&counters.server_aborts),
         connect_time: Times::of(&counters.connect_time),
@@ -548,6 +554,8 @@ fn common(counters: &Counters, status: RowStatus) -> StatRow {
         response_errors: None,
         retries: None,
         redispatches: None,
+        rescues: None,
+        tunnels_closed: None,
         client_aborts: None,
         server_aborts: None,
         connects: None,

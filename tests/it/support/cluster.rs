@@ -9,8 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     client::{Answer, Client},
-    eventually, free_port, own_address,
-    process::Process,
+    eventually, free_port, ledger,
+    netns::Host,
+    own_address,
+    process::{Place, Process},
 };
 
 /// A running load balancer.
@@ -21,6 +23,7 @@ pub(crate) struct Balancer {
     pub(crate) stats: SocketAddr,
     pub(crate) gossip: SocketAddr,
     pub(crate) admin: SocketAddr,
+    place: Place,
     flags: Vec<String>,
 }
 
@@ -30,16 +33,23 @@ impl Balancer {
     pub(crate) fn start(flags: &[&str]) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self::start_at([any; 4], flags)
+        Self::start_at(Place::Here, [any; 4], flags)
+    }
+
+    /// Starts one on a host.
+    pub(crate) fn start_on(host: &Host, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let [http, stats, admin] = [80, 1936, 9999].map(|port| host.addr(port));
+        Self::start_at(host.place(), [http, stats, host.gossip(), admin], flags)
     }
 
     /// Starts one again at the addresses of this one, which must have ended.
     pub(crate) fn again(&self) -> Self {
         let addrs = [self.http, self.stats, self.gossip, self.admin];
-        Self::start_at(addrs, self.flags.clone())
+        Self::start_at(self.place.clone(), addrs, self.flags.clone())
     }
 
-    fn start_at(addrs: [SocketAddr; 4], flags: Vec<String>) -> Self {
+    fn start_at(place: Place, addrs: [SocketAddr; 4], flags: Vec<String>) -> Self {
         let [http, stats, gossip, admin] = addrs;
         let mut own = format!(
             "serve --http {http} --stats {stats} --gossip {gossip} --admin {admin} --name ha \
@@ -53,7 +63,7 @@ impl Balancer {
             .map(str::to_owned)
             .chain(flags.clone())
             .collect();
-        let process = Process::start(&args);
+        let process = Process::start_on(&place, &args);
         let line = process.says("the balancer takes requests", |line| {
             line.contains("takes requests on").then(|| line.to_owned())
         });
@@ -68,6 +78,7 @@ impl Balancer {
             stats,
             gossip,
             admin,
+            place,
             flags,
         }
     }
@@ -87,11 +98,25 @@ impl Balancer {
             .expect("an answer")
     }
 
+    /// What is listed under `/v1/` by that name.
+    #[track_caller]
+    pub(crate) fn list(&self, name: &str) -> Vec<serde_json::Value> {
+        let answer = self.stats(&format!("/v1/{name}")).json();
+        answer[name].as_array().expect("a list").clone()
+    }
+
+    /// All that `/v1/servers` shows of one server.
+    #[track_caller]
+    pub(crate) fn server(&self, name: &str) -> serde_json::Value {
+        let servers = self.list("servers");
+        let server = servers.into_iter().find(|server| server["name"] == name);
+        server.expect("the server is in the pool")
+    }
+
     /// The servers as `/v1/servers` shows them, by name.
     #[track_caller]
     pub(crate) fn servers(&self) -> Vec<(String, String)> {
-        let servers = self.stats("/v1/servers").json();
-        let servers = servers["servers"].as_array().expect("a list").clone();
+        let servers = self.list("servers");
         let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
         servers
             .iter()
@@ -130,6 +155,7 @@ pub(crate) struct Server {
     pub(crate) agent: Process,
     pub(crate) name: String,
     pub(crate) addr: SocketAddr,
+    place: Place,
     args: Vec<String>,
 }
 
@@ -147,22 +173,27 @@ impl Server {
 
     /// Starts one at an address.
     pub(crate) fn start_at(name: &str, seed: &str, addr: SocketAddr, flags: &[&str]) -> Self {
-        let (ip, port) = (addr.ip(), addr.port());
-        let exe = env!("CARGO_BIN_EXE_tidings");
-        let agent = format!(
-            "agent --name {name} --address {ip} --port {port} --gossip {ip}:0 --join {seed} --die-with-parent"
-        );
-        let app = format!("{exe} demo-app --listen {addr} --name {name} --die-with-parent");
-        let mut args: Vec<String> = agent.split(' ').map(str::to_owned).collect();
+        let mut args = agent(name, seed, addr, SocketAddr::new(addr.ip(), 0));
         args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        args.push("--".to_owned());
-        args.extend(app.split(' ').map(str::to_owned));
-        let agent = Process::start(&args);
-        let name = name.to_owned();
+        Self::run(Place::Here, name, addr, args)
+    }
+
+    /// Starts one on a host, under its name.
+    pub(crate) fn start_on(host: &Host, balancer: &Balancer) -> Self {
+        let addr = host.addr(3000);
+        let seed = balancer.gossip.to_string();
+        let args = agent(&host.name, &seed, addr, host.gossip());
+        Self::run(host.place(), &host.name, addr, args)
+    }
+
+    fn run(place: Place, name: &str, addr: SocketAddr, mut args: Vec<String>) -> Self {
+        args.extend(["--".to_owned(), env!("CARGO_BIN_EXE_tidings").to_owned()]);
+        args.extend(app(name, addr));
         Self {
-            agent,
-            name,
+            agent: Process::start_on(&place, &args),
+            name: name.to_owned(),
             addr,
+            place,
             args,
         }
     }
@@ -170,9 +201,10 @@ impl Server {
     /// Starts one again like this one, which must have ended.
     pub(crate) fn again(&self) -> Self {
         Self {
-            agent: Process::start(&self.args),
+            agent: Process::start_on(&self.place, &self.args),
             name: self.name.clone(),
             addr: self.addr,
+            place: self.place.clone(),
             args: self.args.clone(),
         }
     }
@@ -185,13 +217,27 @@ impl Server {
         })
     }
 
-    /// Kills the agent and its app at once, as `docker kill` does.
+    /// Kills the agent and its app at once, as `docker kill` does: first the
+    /// container's first process, and with it all others.
     pub(crate) fn kill(mut self) -> Self {
         let app = self.app();
-        kill_process(app, Signal::KILL).expect("the app is there");
         self.agent.signal(Signal::KILL);
+        // It may have ended with its parent.
+        kill_process(app, Signal::KILL).ok();
         self.agent.wait();
         self
+    }
+
+    /// Stops both where they are, as `docker pause` does.
+    pub(crate) fn freeze(&self) {
+        kill_process(self.app(), Signal::STOP).expect("the app is there");
+        self.agent.signal(Signal::STOP);
+    }
+
+    /// Lets both go on.
+    pub(crate) fn thaw(&self) {
+        kill_process(self.app(), Signal::CONT).expect("the app is there");
+        self.agent.signal(Signal::CONT);
     }
 
     /// Tells the agent to end, and waits for that.
@@ -201,6 +247,24 @@ impl Server {
         assert_eq!(self.agent.exit_code(), 0, "a graceful stop");
         self
     }
+}
+
+/// The arguments of an agent for the app at `addr`.
+pub(crate) fn agent(name: &str, seed: &str, addr: SocketAddr, gossip: SocketAddr) -> Vec<String> {
+    let (ip, port) = (addr.ip(), addr.port());
+    let args = format!(
+        "agent --name {name} --address {ip} --port {port} --gossip {gossip} --join {seed} \
+         --die-with-parent"
+    );
+    args.split(' ').map(str::to_owned).collect()
+}
+
+/// The arguments of a toy server.
+pub(crate) fn app(name: &str, addr: SocketAddr) -> Vec<String> {
+    let ledger = ledger::path();
+    let args =
+        format!("demo-app --listen {addr} --name {name} --record {ledger} --die-with-parent");
+    args.split(' ').map(str::to_owned).collect()
 }
 
 /// A balancer with servers s1 to s`n`, all of which take traffic.

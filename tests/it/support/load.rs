@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{client::Client, eventually};
+use super::{client::Client, eventually, ledger};
 
 /// The longest that a load goes on, whatever its test does.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -34,6 +34,8 @@ pub(crate) struct Report {
     /// Of those that were answered with 200.
     pub(crate) slowest: Duration,
     pub(crate) by_server: BTreeMap<String, u64>,
+    /// The number of each POST, and whether it was answered with 200.
+    pub(crate) posts: Vec<(u64, bool)>,
 }
 
 /// A request that was not answered with 200.
@@ -103,6 +105,7 @@ impl Report {
         self.requests += part.requests;
         self.failed.extend(part.failed);
         self.slowest = self.slowest.max(part.slowest);
+        self.posts.extend(part.posts);
         for (server, requests) in part.by_server {
             *self.by_server.entry(server).or_default() += requests;
         }
@@ -114,13 +117,13 @@ fn one_connection(addr: SocketAddr, index: u64, stop: &AtomicBool, sent: &Atomic
     let mut report = Report::default();
     let mut client = None;
     while !stop.load(Relaxed) && start.elapsed() < LONGEST {
-        let method = if (report.requests + index).is_multiple_of(5) {
-            "POST"
-        } else {
-            "GET"
-        };
+        let post = (report.requests + index)
+            .is_multiple_of(5)
+            .then(ledger::new_id);
+        let method = if post.is_some() { "POST" } else { "GET" };
         let began = Instant::now();
-        let outcome = one_request(&mut client, addr, method);
+        let outcome = one_request(&mut client, addr, post);
+        report.posts.extend(post.map(|id| (id, outcome.is_ok())));
         report.requests += 1;
         sent.fetch_add(1, Relaxed);
         match outcome {
@@ -140,15 +143,15 @@ fn one_connection(addr: SocketAddr, index: u64, stop: &AtomicBool, sent: &Atomic
 fn one_request(
     client: &mut Option<Client>,
     addr: SocketAddr,
-    method: &str,
+    post: Option<u64>,
 ) -> Result<String, String> {
     let mut connected = match client.take() {
         Some(client) => client,
         None => Client::connect(addr).map_err(|err| format!("connect: {err}"))?,
     };
-    let answer = match method {
-        "POST" => connected.post("{\"item\": 1}"),
-        _ => connected.get(&[]),
+    let answer = match post {
+        Some(id) => connected.post(&id.to_string()),
+        None => connected.get(&[]),
     };
     let answer = answer.map_err(|err| err.to_string())?;
     if answer.status != 200 {

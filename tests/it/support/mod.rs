@@ -3,11 +3,14 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod ledger;
 pub(crate) mod load;
+pub(crate) mod netns;
 pub(crate) mod origin;
 pub(crate) mod process;
 
 use std::{
+    io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::atomic::{AtomicU8, Ordering::Relaxed},
     thread::sleep,
@@ -32,6 +35,13 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
         );
         sleep(Duration::from_millis(5));
     }
+}
+
+/// Says something past the capture of the test harness, to whoever runs the
+/// tests: it must not go unnoticed.
+pub(crate) fn announce(text: &str) {
+    // Whoever hung up does not want to know.
+    writeln!(std::io::stdout(), "{text}").ok();
 }
 
 /// A loopback address that no other test, and no other run of the tests, has:

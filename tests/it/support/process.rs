@@ -12,6 +12,30 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::eventually;
 
+/// Where a process runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Place {
+    /// Where the test does.
+    #[default]
+    Here,
+    /// On that host of the test's network.
+    Host(String),
+}
+
+impl Place {
+    /// A command that will be `program` itself, under its own process id.
+    fn command(&self, program: &str) -> Command {
+        match self {
+            Self::Here => Command::new(program),
+            Self::Host(name) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", name, program]);
+                command
+            }
+        }
+    }
+}
+
 /// A running `tidings`, and what it has said so far.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -23,7 +47,12 @@ impl Process {
     /// Starts the binary under test. It ends at the latest when this test
     /// program does.
     pub(crate) fn start(args: &[String]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        Self::start_on(&Place::Here, args)
+    }
+
+    /// Starts it elsewhere.
+    pub(crate) fn start_on(place: &Place, args: &[String]) -> Self {
+        let mut command = place.command(env!("CARGO_BIN_EXE_tidings"));
         command.args(args).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         // What is set around the tests is not what they are about.
