@@ -332,7 +332,7 @@ impl Agent {
         self.announcer.say(Phase::Draining);
         // Whoever sent the signal may kill after this time: leave some of it
         // for the goodbye and for the app's own end.
-        let reserve = (self.drain / 4).min(Duration::from_secs(1));
+        let reserve = (self.drain / 4).min(Duration::from_secs(2));
         let longest = self.drain.saturating_sub(reserve);
         let quiet = traffic::ended(self.target.addr(), QUIET.min(longest / 2));
         let quiet = timeout(longest, quiet);
