@@ -1,6 +1,6 @@
 //! The app: the command, the process it runs as, and when it runs again.
 
-use std::{ffi::OsString, io, process};
+use std::{ffi::OsString, io, process, time::Duration};
 
 use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
@@ -10,6 +10,12 @@ use super::{
     child::{Child, Exit},
     supervisor::{Decision, Policy, Supervisor},
 };
+
+/// How long the app may take to end when it is told to.
+pub(super) const STOP: Duration = Duration::from_secs(5);
+
+/// How long what the app started may outlive it, where it ended by itself.
+const REST: Duration = Duration::from_secs(1);
 
 /// A command and its arguments.
 #[derive(Debug, Clone)]
@@ -36,11 +42,16 @@ pub(super) struct App {
     command: Command,
     supervisor: Supervisor,
     state: State,
+    /// The present process has been told to end.
+    told: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
     Running(Child),
+    /// It ended in this way, and what it started has until this time: a shell
+    /// ends at once, the server that it started may still finish its work.
+    Lingering(Child, Exit, Instant),
     /// It ended in this way, and is to be started at this time.
     Pausing(Exit, Instant),
     Ended(Exit),
@@ -54,47 +65,98 @@ impl App {
             command,
             supervisor: Supervisor::new(policy, Instant::now()),
             state: State::Running(child),
+            told: false,
         })
     }
 
-    /// Its process, while it runs.
-    pub(super) fn child(&self) -> Option<Child> {
-        match self.state {
-            State::Running(child) => Some(child),
-            _ => None,
-        }
+    /// Whether its own process runs.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.state, State::Running(_))
     }
 
-    /// How it ended, unless it runs.
+    /// How it ended, once nothing of it is left.
     pub(super) fn exit(&self) -> Option<Exit> {
         match self.state {
-            State::Running(_) => None,
+            State::Running(_) | State::Lingering(..) => None,
             State::Pausing(exit, _) | State::Ended(exit) => Some(exit),
         }
     }
 
-    /// When [`restart`](Self::restart) is to be called.
-    pub(super) fn restart_at(&self) -> Option<Instant> {
+    /// How it ended, where it is not to be started again.
+    pub(super) fn over(&self) -> Option<Exit> {
         match self.state {
-            State::Pausing(_, at) => Some(at),
+            State::Ended(exit) => Some(exit),
             _ => None,
+        }
+    }
+
+    /// When [`go_on`](Self::go_on) is to be called.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Lingering(_, _, at) | State::Pausing(_, at) => Some(at),
+            State::Running(_) | State::Ended(_) => None,
         }
     }
 
     /// Passes a signal on.
     pub(super) fn signal(&self, signal: Signal) {
-        if let Some(child) = self.child() {
+        if let State::Running(child) | State::Lingering(child, ..) = self.state {
             child.signal(signal);
         }
     }
 
-    /// A process ended: if it was the app, decides what comes next and says
-    /// so. `None` for any other process.
+    /// Tells it to end, for good. What is left of it is told only once: to
+    /// many a server a second signal means not to finish its work.
+    pub(super) fn stop(&mut self) {
+        self.retire();
+        if !std::mem::replace(&mut self.told, true) {
+            self.signal(Signal::TERM);
+        }
+        if let State::Lingering(_, _, until) = &mut self.state {
+            *until = Instant::now() + STOP;
+        }
+    }
+
+    /// A process ended: if it was the last one of the app, decides what comes
+    /// next and says so.
     pub(super) fn process_ended(&mut self, pid: Pid, exit: Exit) -> Option<Decision> {
-        let child = self.child().filter(|child| child.pid() == pid)?;
-        // What it started would hold its port, and nobody is left to end it.
-        child.signal(Signal::KILL);
-        Some(self.decide(exit))
+        if let State::Running(child) = self.state
+            && child.pid() == pid
+        {
+            self.linger(child, exit);
+        }
+        match self.state {
+            State::Lingering(child, exit, _) if !child.is_left() => Some(self.decide(exit)),
+            _ => None,
+        }
+    }
+
+    /// Gives what the app started its time to end.
+    fn linger(&mut self, child: Child, exit: Exit) {
+        // It would hold the app's port, and nobody else is left to end it.
+        let patience = if std::mem::replace(&mut self.told, true) {
+            STOP
+        } else {
+            child.signal(Signal::TERM);
+            REST
+        };
+        self.state = State::Lingering(child, exit, Instant::now() + patience);
+    }
+
+    /// Does what is due: kills what is left of the app, and decides what comes
+    /// next, or starts it again.
+    pub(super) fn go_on(&mut self) -> Option<Decision> {
+        match self.state {
+            State::Lingering(child, exit, _) => {
+                child.signal(Signal::KILL);
+                Some(self.decide(exit))
+            }
+            State::Pausing(..) => {
+                self.restart();
+                None
+            }
+            State::Running(_) | State::Ended(_) => None,
+        }
     }
 
     /// From now on it is not started again.
@@ -106,8 +168,9 @@ impl App {
     }
 
     /// Starts it again, or puts it off further where that fails.
-    pub(super) fn restart(&mut self) {
+    fn restart(&mut self) {
         let now = Instant::now();
+        self.told = false;
         self.supervisor.started(now);
         match self.command.spawn() {
             Ok(child) => self.state = State::Running(child),

@@ -6,7 +6,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group,
+};
 use tokio::signal::unix::{self, SignalKind};
 use tracing::debug;
 
@@ -45,6 +47,11 @@ impl Child {
         if let Err(err) = kill_process_group(self.pid, signal) {
             debug!("no {signal:?} to the app: {err}");
         }
+    }
+
+    /// Whether anything of it is left, itself or what it has started.
+    pub fn is_left(self) -> bool {
+        test_kill_process_group(self.pid).is_ok()
     }
 }
 

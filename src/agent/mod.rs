@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 
 use self::{
     announcer::Announcer,
-    app::App,
+    app::{App, STOP},
     child::{Exit, Reaper},
     local_check::LocalCheck,
     signals::Signals,
@@ -55,9 +55,6 @@ const LAST_CONNECTIONS: Duration = Duration::from_millis(500);
 
 /// How long a goodbye may take to go out.
 const GOODBYE: Duration = Duration::from_millis(500);
-
-/// How long the app may take to end when it is told to.
-const STOP: Duration = Duration::from_secs(5);
 
 /// How long the kernel may take to end what it is told to kill.
 const KILL: Duration = Duration::from_secs(1);
@@ -216,7 +213,7 @@ impl Target {
 enum Event {
     Signal(Signal),
     ProcessEnded(Pid, Exit),
-    RestartDue,
+    AppDue,
     Accepting(bool),
     Joined(Result<SocketAddr, StartError>),
 }
@@ -240,53 +237,56 @@ impl Agent {
                 Event::Signal(signal) if signals::ends(signal) => return End::Told,
                 Event::Signal(signal) => self.pass_on(signal),
                 Event::ProcessEnded(pid, exit) => {
-                    if self.process_ended(pid, exit) == Some(Decision::GiveUp) {
-                        return End::AppOver(exit);
-                    }
+                    self.process_ended(pid, exit);
                 }
-                Event::RestartDue => self.restart_app(),
+                Event::AppDue => {
+                    self.app_due();
+                }
                 Event::Accepting(accepting) => self.accepting(accepting),
                 Event::Joined(Ok(app)) => self.joined(app),
                 Event::Joined(Err(err)) => return End::Failed(err),
+            }
+            if let Some(exit) = self.app.as_ref().and_then(App::over) {
+                return End::AppOver(exit);
             }
         }
     }
 
     /// Cancel safe, as each of its sources is.
     async fn next_event(&mut self) -> Event {
-        let restart_at = self.app.as_ref().and_then(App::restart_at);
+        let due = self.app.as_ref().and_then(App::due);
         tokio::select! {
             biased;
             (pid, exit) = self.reaper.next() => Event::ProcessEnded(pid, exit),
             signal = self.signals.next() => Event::Signal(signal),
-            () = sleep_until(restart_at.unwrap_or_else(Instant::now)), if restart_at.is_some() => {
-                Event::RestartDue
-            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::AppDue,
             accepting = changed(&mut self.local_check) => Event::Accepting(accepting),
             joined = self.announcer.joined() => Event::Joined(joined),
         }
     }
 
     fn process_ended(&mut self, pid: Pid, exit: Exit) -> Option<Decision> {
-        let decision = self.app.as_mut()?.process_ended(pid, exit)?;
-        self.local_check = None;
-        // A goodbye is on its way already where the agent leaves.
-        if matches!(self.announcer.phase(), Phase::Ready) {
-            self.announcer.say(Phase::Down);
+        let app = self.app.as_mut()?;
+        let decision = app.process_ended(pid, exit);
+        if !app.runs() {
+            self.local_check = None;
+            // A goodbye is on its way already where the agent leaves.
+            if matches!(self.announcer.phase(), Phase::Ready) {
+                self.announcer.say(Phase::Down);
+            }
         }
-        Some(decision)
+        decision
     }
 
-    fn restart_app(&mut self) {
-        if let Some(app) = &mut self.app {
-            app.restart();
-        }
+    fn app_due(&mut self) -> Option<Decision> {
+        let decision = self.app.as_mut()?.go_on();
         self.look_at_app();
+        decision
     }
 
     /// Looks whether the app accepts, from its start on.
     fn look_at_app(&mut self) {
-        let runs = self.app.as_ref().is_none_or(|app| app.child().is_some());
+        let runs = self.app.as_ref().is_none_or(App::runs);
         self.local_check = None;
         match &self.check {
             _ if !runs => {}
@@ -332,7 +332,7 @@ impl Agent {
         self.announcer.say(Phase::Draining);
         // Whoever sent the signal may kill after this time: leave some of it
         // for the goodbye and for the app's own end.
-        let reserve = (self.drain / 4).min(Duration::from_secs(1));
+        let reserve = (self.drain / 4).min(Duration::from_secs(2));
         let longest = self.drain.saturating_sub(reserve);
         let quiet = traffic::ended(self.target.addr(), QUIET.min(longest / 2));
         let quiet = timeout(longest, quiet);
@@ -374,7 +374,10 @@ impl Agent {
             if let Some(exit) = app.exit() {
                 return exit;
             }
-            app.signal(signal);
+            match signal {
+                Signal::TERM => app.stop(),
+                signal => app.signal(signal),
+            }
             let given_up = self.meanwhile(sleep(patience)).await;
             if given_up.is_continue() && signal == Signal::TERM {
                 warn!("the app does not end; it is killed");
@@ -402,7 +405,12 @@ impl Agent {
                         return ControlFlow::Break(());
                     }
                 }
-                Event::RestartDue | Event::Accepting(_) | Event::Joined(_) => {}
+                Event::AppDue => {
+                    if self.app_due().is_some() {
+                        return ControlFlow::Break(());
+                    }
+                }
+                Event::Accepting(_) | Event::Joined(_) => {}
             }
         }
     }
@@ -521,6 +529,63 @@ mod tests {
                 .unwrap()
                 .unwrap();
             assert_eq!(exit, ExitCode::from(128 + 15));
+        });
+    }
+
+    fn shell(script: String) -> Command {
+        Command {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+        }
+    }
+
+    /// What a shell starts as its app: it wants some time for its own end.
+    fn slow_to_end(file: &std::path::Path) -> String {
+        let file = file.display();
+        format!("trap 'sleep 0.3; echo done > {file}; exit 0' TERM; while :; do sleep 0.02; done")
+    }
+
+    fn scratch(name: &str) -> std::path::PathBuf {
+        let file = std::env::temp_dir().join(format!("tidings-{name}-{}", std::process::id()));
+        std::fs::remove_file(&file).ok();
+        file
+    }
+
+    #[test]
+    fn an_app_behind_a_shell_may_finish_its_work_after_the_shell_has_ended() {
+        let name = "an_app_behind_a_shell_may_finish_its_work_after_the_shell_has_ended";
+        alone(module_path!(), name, async || {
+            let file = scratch("shell");
+            let mut observer = Observer::start();
+            let mut settings = settings(&observer);
+            settings.command = Some(shell(format!("({}) & wait", slow_to_end(&file))));
+            let agent = AbortOnDropHandle::new(tokio::spawn(run(settings)));
+            assert_eq!(observer.hears().await, Some(Phase::Ready));
+
+            kill_process(getpid(), Signal::TERM).unwrap();
+            let exit = timeout(DEADLINE, agent).await.expect("it ends").unwrap();
+            assert_eq!(exit.unwrap(), ExitCode::from(128 + 15), "the shell's end");
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "done\n");
+            std::fs::remove_file(file).unwrap();
+        });
+    }
+
+    #[test]
+    fn what_an_app_leaves_behind_is_told_to_end_too() {
+        let name = "what_an_app_leaves_behind_is_told_to_end_too";
+        alone(module_path!(), name, async || {
+            let file = scratch("rest");
+            let mut settings = settings(&Observer::start());
+            settings.restart = Policy::Never;
+            // The trap stands before the shell ends.
+            settings.command = Some(shell(format!(
+                "({}) & sleep 0.2; exit 7",
+                slow_to_end(&file)
+            )));
+            let exit = timeout(DEADLINE, run(settings)).await.expect("it ends");
+            assert_eq!(exit.unwrap(), ExitCode::from(7));
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "done\n");
+            std::fs::remove_file(file).unwrap();
         });
     }
 

@@ -49,8 +49,8 @@ pub struct AgentArgs {
     #[arg(long = "tag", value_name = "KEY=VALUE", env = "TIDINGS_TAG")]
     #[arg(value_delimiter = ',', value_parser = tag)]
     pub tags: Vec<(String, String)>,
-    /// On SIGTERM, longest time for the users' last requests before the app
-    /// is told to end
+    /// On SIGTERM, longest time for the users' last requests; up to two seconds
+    /// of it, at most a quarter, are left for the app's own end
     #[arg(
         long,
         value_name = "TIME",
