@@ -185,7 +185,7 @@ async fn keep_house(worker: Rc<Worker>) {
     loop {
         tokio::select! {
             () = pool.changed() => worker.upstreams.follow(&pool.load()),
-            _ = moment.tick() => worker.upstreams.expire(Instant::now()),
+            _ = moment.tick() => worker.upstreams.expire(&pool.load(), Instant::now()),
         }
     }
 }

@@ -55,6 +55,10 @@ const FRESH: Duration = Duration::from_secs(1);
 /// does not hold descriptors for long after.
 const IDLE_PER_SERVER: usize = 512;
 
+/// How long a request that cannot be repeated waits at a server that gossip
+/// has lost before it ends with 502.
+const LAST_HOPE: Duration = Duration::from_secs(1);
+
 /// How long a server may take to accept while there are others to ask. On a
 /// network where servers gossip with each other an answer takes milliseconds;
 /// an address that has vanished gives none at all.
@@ -82,8 +86,8 @@ enum Stage {
     Settled,
     /// It waits for its answer; it may be repeated elsewhere.
     WaitsRepeatable,
-    /// It waits for its answer; it may not be repeated.
-    Waits,
+    /// It has waited for its answer since then; it may not be repeated.
+    Waits(Instant),
     /// It waited for a server that was given up.
     Abandoned,
 }
@@ -224,7 +228,7 @@ impl Upstreams {
     /// not answer any more, and closes tunnels to those that have left.
     pub(super) fn follow(&self, snapshot: &Snapshot) {
         self.close_idle(snapshot);
-        self.rescue(snapshot);
+        self.rescue(snapshot, Instant::now());
         self.close_tunnels(snapshot);
     }
 
@@ -236,17 +240,24 @@ impl Upstreams {
     /// Hangs up on servers that gossip has lost, so that whoever waits for one
     /// is told at once: what may be repeated is tried elsewhere, the rest ends
     /// with 502 instead of in a timeout. On mere suspicion only what may be
-    /// repeated is taken away, since the server may yet answer.
+    /// repeated is taken away, since the server may yet answer; and what may
+    /// not be repeated gets a moment even from a server that is declared dead,
+    /// since the word of it may come from someone else and be late.
     ///
     /// Nothing is taken from a server that is the last resort: there is no
     /// elsewhere.
-    fn rescue(&self, snapshot: &Snapshot) {
+    fn rescue(&self, snapshot: &Snapshot, now: Instant) {
         let mut all = self.open.borrow_mut();
         for server in &snapshot.servers {
-            let hopeless = match server.status {
-                Status::Down(Cause::Silent) => |stage| stage != Stage::Settled,
-                Status::Suspect => |stage| stage == Stage::WaitsRepeatable,
+            let lost = match server.status {
+                Status::Down(Cause::Silent) => true,
+                Status::Suspect => false,
                 _ => continue,
+            };
+            let hopeless = |stage| match stage {
+                Stage::WaitsRepeatable => true,
+                Stage::Waits(since) => lost && now - since >= LAST_HOPE,
+                Stage::Settled | Stage::Abandoned => false,
             };
             let open = all.get_mut(&server.life);
             let (Some(open), false) = (open, snapshot.in_rotation(server.life)) else {
@@ -298,8 +309,10 @@ impl Upstreams {
         });
     }
 
-    /// Closes connections that have been idle for long enough.
-    pub(super) fn expire(&self, now: Instant) {
+    /// Does what time alone asks for: closes connections that have been idle
+    /// for long enough, and ends what has waited too long.
+    pub(super) fn expire(&self, snapshot: &Snapshot, now: Instant) {
+        self.rescue(snapshot, now);
         self.idle.borrow_mut().retain(|_, idle| {
             idle.retain(|idle| idle.expires > now && !idle.link.sender.is_closed());
             !idle.is_empty()
@@ -389,7 +402,7 @@ impl Lease {
         let stage = if repeatable {
             Stage::WaitsRepeatable
         } else {
-            Stage::Waits
+            Stage::Waits(began)
         };
         self.link.stage.set(stage);
         let mut response = std::pin::pin!(self.link.sender.try_send_request(request));
