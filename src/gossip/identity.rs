@@ -10,7 +10,9 @@ use crate::membership::{Announcement, MemberId, Meta, Name, Phase, Role};
 /// The most bytes an encoded [`Meta`] may take. With address, epoch and
 /// generation an identity stays within 256 bytes, so that the longest header
 /// (three identities) and two more members fit one packet.
-pub(super) const MAX_META: usize = 256 - MAX_FIXED;
+pub(super) const MAX_META: usize = MAX_ID - MAX_FIXED;
+/// The most bytes that an encoded identity takes.
+pub(super) const MAX_ID: usize = 256;
 /// IPv6 address and port (20), epoch (10), generation (5), length (2).
 const MAX_FIXED: usize = 37;
 
