@@ -102,6 +102,7 @@ impl Settings {
 /// Runs an agent until it is told to end or its app is over, and returns the
 /// app's exit code. Takes the end of every child of this process.
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    settings.check()?;
     let keyring = keys::keyring(&settings.gossip_args)?;
     let sockets = bind(settings.gossip)?;
     // Before there is a child, or its end could be missed.
@@ -619,6 +620,21 @@ mod tests {
                 arguments: Vec::new(),
             });
             assert_eq!(run(settings).await.unwrap(), ExitCode::from(127));
+        });
+    }
+
+    #[test]
+    fn an_announcement_that_fits_no_packet_is_an_error_before_the_app_starts() {
+        let name = "an_announcement_that_fits_no_packet_is_an_error_before_the_app_starts";
+        alone(module_path!(), name, async || {
+            let file = scratch("unfit");
+            let mut settings = settings(&Observer::start());
+            let long = |key: &str| (key.to_owned(), "x".repeat(gossip::MAX_TAG_VALUE));
+            settings.tags = ["a", "b", "c", "d"].map(long).into();
+            settings.command = Some(shell(format!("echo started > {}", file.display())));
+            let err = run(settings).await.unwrap_err().to_string();
+            assert!(err.contains("shorten the tags"), "{err}");
+            assert!(!file.exists(), "the app was started");
         });
     }
 

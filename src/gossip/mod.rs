@@ -49,7 +49,7 @@ use self::{
     wire::Envelope,
 };
 pub use self::{
-    identity::{MAX_TAG_VALUE, MetaError},
+    identity::{MAX_TAG_VALUE, MetaError, check_meta, check_tag},
     seeds::{DEFAULT_PORT, Seed, SeedError, local_address},
     wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
 };
