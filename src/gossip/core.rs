@@ -410,10 +410,14 @@ impl Core {
         self.note_company();
         let own = self.foca.identity().addr();
         let now = self.effects.now;
+        let seeds = self.active_seeds();
         for member in self.foca.iter_membership_state() {
             if member.id().addr() != own {
                 self.table.observe(member, now);
             }
+        }
+        for seed in seeds {
+            self.hunt_if_gone(seed);
         }
         self.resize();
     }
@@ -789,6 +793,22 @@ impl Core {
             None => SEARCH_PERIOD,
         };
         self.effects.set_timer(pause, Due::Search);
+    }
+
+    fn active_seeds(&self) -> Vec<SocketAddr> {
+        let seeds = self.seeds.iter().copied();
+        seeds.filter(|seed| self.table.is_active(*seed)).collect()
+    }
+
+    /// Looks for the next life of a seed that ended, be it with a goodbye:
+    /// who restarts a load balancer says one too.
+    fn hunt_if_gone(&mut self, seed: SocketAddr) {
+        if self.table.is_active(seed) {
+            return;
+        }
+        if let Some(id) = self.known_at(seed).map(Id::member_id) {
+            self.hunt(id, self.effects.now);
+        }
     }
 
     fn hunt_on(&mut self) {

@@ -136,8 +136,7 @@ pub(super) enum Company {
 pub(super) fn pause_alone(alone: Duration) -> Duration {
     match alone.as_secs() {
         0..10 => Duration::from_millis(250),
-        10..60 => Duration::from_secs(1),
-        _ => Duration::from_secs(5),
+        _ => Duration::from_secs(1),
     }
 }
 
@@ -308,7 +307,7 @@ mod tests {
     #[test]
     fn a_lone_node_tries_four_times_a_second_and_then_calms_down() {
         let pause = |secs| pause_alone(Duration::from_secs(secs)).as_millis();
-        assert_eq!((pause(0), pause(59), pause(3600)), (250, 1000, 5000));
+        assert_eq!((pause(0), pause(59), pause(3600)), (250, 1000, 1000));
     }
 
     #[tokio::test]
