@@ -222,6 +222,7 @@ pub fn spawn(
         exchanges: JoinSet::new(),
         warnings: Warnings::new(now),
     };
+    let waiting = seeds::tell_of_silence(settings.seeds.clone(), company.clone());
     let resolving = seeds::resolve_for_ever(settings.seeds, company, seed_sender);
     let inbox = Inbox {
         requests: request_sender,
@@ -232,6 +233,7 @@ pub fn spawn(
     tokio::spawn(async move {
         // They end with the driver: dropping the set aborts them.
         let mut helpers = JoinSet::new();
+        helpers.spawn(waiting);
         helpers.spawn(resolving);
         helpers.spawn(serving);
         driver.run().await;
