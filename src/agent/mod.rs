@@ -540,10 +540,14 @@ mod tests {
         }
     }
 
-    /// What a shell starts as its app: it wants some time for its own end.
+    /// What a shell starts as its app: it says in a file when it is ready, and
+    /// wants some time for its own end.
     fn slow_to_end(file: &std::path::Path) -> String {
         let file = file.display();
-        format!("trap 'sleep 0.3; echo done > {file}; exit 0' TERM; while :; do sleep 0.02; done")
+        format!(
+            "(trap 'sleep 0.3; echo done > {file}; exit 0' TERM; echo ready > {file}; \
+             while :; do sleep 0.02; done) & until [ -s {file} ]; do sleep 0.01; done"
+        )
     }
 
     fn scratch(name: &str) -> std::path::PathBuf {
@@ -559,9 +563,15 @@ mod tests {
             let file = scratch("shell");
             let mut observer = Observer::start();
             let mut settings = settings(&observer);
-            settings.command = Some(shell(format!("({}) & wait", slow_to_end(&file))));
+            settings.command = Some(shell(format!("{}; wait", slow_to_end(&file))));
             let agent = AbortOnDropHandle::new(tokio::spawn(run(settings)));
             assert_eq!(observer.hears().await, Some(Phase::Ready));
+            let ready = async {
+                while !std::fs::read_to_string(&file).is_ok_and(|said| said == "ready\n") {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(DEADLINE, ready).await.expect("it starts");
 
             kill_process(getpid(), Signal::TERM).unwrap();
             let exit = timeout(DEADLINE, agent).await.expect("it ends").unwrap();
@@ -578,11 +588,7 @@ mod tests {
             let file = scratch("rest");
             let mut settings = settings(&Observer::start());
             settings.restart = Policy::Never;
-            // The trap stands before the shell ends.
-            settings.command = Some(shell(format!(
-                "({}) & sleep 0.2; exit 7",
-                slow_to_end(&file)
-            )));
+            settings.command = Some(shell(format!("{}; exit 7", slow_to_end(&file))));
             let exit = timeout(DEADLINE, run(settings)).await.expect("it ends");
             assert_eq!(exit.unwrap(), ExitCode::from(7));
             assert_eq!(std::fs::read_to_string(&file).unwrap(), "done\n");
