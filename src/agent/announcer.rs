@@ -1,6 +1,6 @@
 //! What the agent tells the cluster of its app.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -8,7 +8,7 @@ use tracing::{error, info};
 
 use super::Settings;
 use crate::{
-    gossip::{self, Handle, Keyring, Sockets, StartError},
+    gossip::{self, Handle, Keyring, MetaError, Sockets, StartError},
     keys,
     membership::{Announcement, MemberEvent, Meta, Phase, Role},
 };
@@ -127,29 +127,37 @@ impl Announcer {
     }
 }
 
+impl Settings {
+    /// What to say of the app, at an address and at this point of its life.
+    fn meta(&self, app: SocketAddr, phase: Phase) -> Meta {
+        Meta {
+            name: self.name.clone(),
+            role: Role::Server(Announcement {
+                service: self.service.clone(),
+                addr: app,
+                weight: self.weight,
+                phase,
+                tags: self.tags.clone(),
+            }),
+        }
+    }
+
+    /// Whether that can be told, wherever the app will be: before there is an
+    /// app that would have to end because of it.
+    pub(super) fn check(&self) -> Result<(), MetaError> {
+        // No address takes more room.
+        let anywhere = SocketAddr::from((Ipv6Addr::LOCALHOST, self.port));
+        gossip::check_meta(&self.meta(anywhere, Phase::Ready))
+    }
+}
+
 impl Plan {
     fn join(self, address: IpAddr, phase: Phase) -> Result<Joined, StartError> {
+        let app = SocketAddr::new(address, self.settings.port);
+        let meta = self.settings.meta(app, phase);
         let Settings {
-            name,
-            service,
-            port,
-            weight,
-            tags,
-            gossip_args,
-            seeds,
-            ..
+            gossip_args, seeds, ..
         } = self.settings;
-        let app = SocketAddr::new(address, port);
-        let meta = Meta {
-            name,
-            role: Role::Server(Announcement {
-                service,
-                addr: app,
-                weight,
-                phase,
-                tags,
-            }),
-        };
         let mut advertise = self.sockets.local_addr()?;
         if advertise.ip().is_unspecified() {
             advertise.set_ip(address);

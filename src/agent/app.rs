@@ -15,7 +15,7 @@ use super::{
 pub(super) const STOP: Duration = Duration::from_secs(5);
 
 /// How long what the app started may outlive it, where it ended by itself.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(2);
 
 /// A command and its arguments.
 #[derive(Debug, Clone)]

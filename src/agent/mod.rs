@@ -102,6 +102,7 @@ impl Settings {
 /// Runs an agent until it is told to end or its app is over, and returns the
 /// app's exit code. Takes the end of every child of this process.
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    settings.check()?;
     let keyring = keys::keyring(&settings.gossip_args)?;
     let sockets = bind(settings.gossip)?;
     // Before there is a child, or its end could be missed.
@@ -539,10 +540,14 @@ mod tests {
         }
     }
 
-    /// What a shell starts as its app: it wants some time for its own end.
+    /// What a shell starts as its app: it says in a file when it is ready, and
+    /// wants some time for its own end.
     fn slow_to_end(file: &std::path::Path) -> String {
         let file = file.display();
-        format!("trap 'sleep 0.3; echo done > {file}; exit 0' TERM; while :; do sleep 0.02; done")
+        format!(
+            "(trap 'sleep 0.3; echo done > {file}; exit 0' TERM; echo ready > {file}; \
+             while :; do sleep 0.02; done) & until [ -s {file} ]; do sleep 0.01; done"
+        )
     }
 
     fn scratch(name: &str) -> std::path::PathBuf {
@@ -558,9 +563,15 @@ mod tests {
             let file = scratch("shell");
             let mut observer = Observer::start();
             let mut settings = settings(&observer);
-            settings.command = Some(shell(format!("({}) & wait", slow_to_end(&file))));
+            settings.command = Some(shell(format!("{}; wait", slow_to_end(&file))));
             let agent = AbortOnDropHandle::new(tokio::spawn(run(settings)));
             assert_eq!(observer.hears().await, Some(Phase::Ready));
+            let ready = async {
+                while !std::fs::read_to_string(&file).is_ok_and(|said| said == "ready\n") {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(DEADLINE, ready).await.expect("it starts");
 
             kill_process(getpid(), Signal::TERM).unwrap();
             let exit = timeout(DEADLINE, agent).await.expect("it ends").unwrap();
@@ -577,11 +588,7 @@ mod tests {
             let file = scratch("rest");
             let mut settings = settings(&Observer::start());
             settings.restart = Policy::Never;
-            // The trap stands before the shell ends.
-            settings.command = Some(shell(format!(
-                "({}) & sleep 0.2; exit 7",
-                slow_to_end(&file)
-            )));
+            settings.command = Some(shell(format!("{}; exit 7", slow_to_end(&file))));
             let exit = timeout(DEADLINE, run(settings)).await.expect("it ends");
             assert_eq!(exit.unwrap(), ExitCode::from(7));
             assert_eq!(std::fs::read_to_string(&file).unwrap(), "done\n");
@@ -619,6 +626,21 @@ mod tests {
                 arguments: Vec::new(),
             });
             assert_eq!(run(settings).await.unwrap(), ExitCode::from(127));
+        });
+    }
+
+    #[test]
+    fn an_announcement_that_fits_no_packet_is_an_error_before_the_app_starts() {
+        let name = "an_announcement_that_fits_no_packet_is_an_error_before_the_app_starts";
+        alone(module_path!(), name, async || {
+            let file = scratch("unfit");
+            let mut settings = settings(&Observer::start());
+            let long = |key: &str| (key.to_owned(), "x".repeat(gossip::MAX_TAG_VALUE));
+            settings.tags = ["a", "b", "c", "d"].map(long).into();
+            settings.command = Some(shell(format!("echo started > {}", file.display())));
+            let err = run(settings).await.unwrap_err().to_string();
+            assert!(err.contains("shorten the tags"), "{err}");
+            assert!(!file.exists(), "the app was started");
         });
     }
 

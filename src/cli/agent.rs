@@ -8,7 +8,7 @@ use http::{Method, uri::PathAndQuery};
 use super::{GossipArgs, duration, seed};
 use crate::{
     agent::{self, Command, Policy},
-    gossip::Seed,
+    gossip::{self, Seed},
     host,
     membership::Name,
     pool::server::Check,
@@ -155,13 +155,9 @@ fn check(text: &str) -> Result<LocalCheck, String> {
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if key.parse::<Name>().is_ok() => Ok((key.into(), value.into())),
-        Some((key, _)) => Err(format!(
-            "{key:?} is no key: letters, digits, '_', '.', ':', '-'"
-        )),
-        None => Err("expected KEY=VALUE".into()),
-    }
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    gossip::check_tag(key, value).map_err(|err| err.to_string())?;
+    Ok((key.into(), value.into()))
 }
 
 #[cfg(test)]
@@ -216,7 +212,9 @@ mod tests {
         let refused = |flags: &[&str]| parse(&[&["--port", "1"], flags].concat()).unwrap_err();
         assert!(refused(&["--weight", "257"]).contains("0..=256"));
         assert!(refused(&["--tag", "zone"]).contains("KEY=VALUE"));
-        assert!(refused(&["--tag", "a b=c"]).contains("is no key"));
+        assert!(refused(&["--tag", "a b=c"]).contains("key must be a name"));
+        assert!(refused(&["--tag", "a=b;c"]).contains("printable"));
+        assert!(refused(&["--tag", &format!("a={}", "x".repeat(65))]).contains("64"));
         assert!(refused(&["--restart", "maybe"]).contains("always"));
         assert!(parse(&["--port", "0"]).is_err());
     }

@@ -19,14 +19,14 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    identity::{Id, MetaError},
+    identity::{Id, MAX_ID, MetaError},
     lifeline::{LineNews, Lines},
     profile,
     records::{self, MAX_RECORDS, Shared},
     seeds::{Company, pause_alone},
     table::Table,
     timers::Timers,
-    wire::{DropReason, Kind},
+    wire::{DropReason, ENVELOPE, Kind, MAX_FRAME},
 };
 use crate::membership::{
     Intent, MemberEvent, MemberId, MemberState, MemberView, Meta, Name, Version, Wish,
@@ -34,6 +34,15 @@ use crate::membership::{
 
 /// The most members that are kept, the dead ones of a day included.
 pub(super) const MAX_MEMBERS: usize = 4096;
+/// The most that a roster takes: besides the ids the incarnations, and the
+/// two counts and the speaker's own id.
+const MAX_ROSTER: usize =
+    MAX_MEMBERS * (MAX_ID + MAX_VARINT_16) + MAX_RECORDS * records::MAX_ENCODED + 2 * MAX_ID;
+const MAX_VARINT_16: usize = 3;
+const _: () = assert!(
+    MAX_ROSTER + ENVELOPE <= MAX_FRAME,
+    "a full roster fits a frame"
+);
 /// The most members that one packet can name: its size by the smallest id.
 const MAX_IN_PACKET: usize = 128;
 
@@ -401,10 +410,14 @@ impl Core {
         self.note_company();
         let own = self.foca.identity().addr();
         let now = self.effects.now;
+        let seeds = self.active_seeds();
         for member in self.foca.iter_membership_state() {
             if member.id().addr() != own {
                 self.table.observe(member, now);
             }
+        }
+        for seed in seeds {
+            self.hunt_if_gone(seed);
         }
         self.resize();
     }
@@ -780,6 +793,22 @@ impl Core {
             None => SEARCH_PERIOD,
         };
         self.effects.set_timer(pause, Due::Search);
+    }
+
+    fn active_seeds(&self) -> Vec<SocketAddr> {
+        let seeds = self.seeds.iter().copied();
+        seeds.filter(|seed| self.table.is_active(*seed)).collect()
+    }
+
+    /// Looks for the next life of a seed that ended, be it with a goodbye:
+    /// who restarts a load balancer says one too.
+    fn hunt_if_gone(&mut self, seed: SocketAddr) {
+        if self.table.is_active(seed) {
+            return;
+        }
+        if let Some(id) = self.known_at(seed).map(Id::member_id) {
+            self.hunt(id, self.effects.now);
+        }
     }
 
     fn hunt_on(&mut self) {

@@ -26,6 +26,7 @@ use super::{
     core::{Core, Roster},
     lifeline::{Keeper, LineNews},
     outbox::Outbox,
+    port::Dropped,
     seeds::Company,
     sync::{self, Request},
     wire::{Counters, DropReason, Envelope, MAX_PACKET},
@@ -49,6 +50,8 @@ pub(super) struct Driver {
     pub(super) requests: mpsc::Receiver<Request>,
     /// Of the lifelines that others keep to us.
     pub(super) lines: mpsc::Receiver<LineNews>,
+    /// Frames of callers that were not heard.
+    pub(super) drops: mpsc::Receiver<Dropped>,
     /// Balancers whose end of our lifeline closed.
     pub(super) lost: mpsc::Receiver<MemberId>,
     pub(super) keeper: Keeper,
@@ -70,6 +73,7 @@ enum Input {
     Seeds(Vec<SocketAddr>),
     Request(Request),
     Line(LineNews),
+    Dropped(Dropped),
     Lost(MemberId),
     Exchanged(io::Result<Roster>),
     RoomForEvent,
@@ -103,6 +107,7 @@ impl Driver {
                     let standing = self.core.lines_standing() as u64;
                     self.counters.lifelines.store(standing, Ordering::Relaxed);
                 }
+                Input::Dropped(Dropped { from, reason }) => self.dropped(from, reason, now),
                 Input::Lost(balancer) => self.core.hunt(balancer, now),
                 Input::Exchanged(Ok(roster)) => {
                     Counters::add(&self.counters.synced);
@@ -141,6 +146,7 @@ impl Driver {
             Some(seeds) = self.seeds.recv() => Input::Seeds(seeds),
             Some(news) = self.lines.recv() => Input::Line(news),
             Some(balancer) = self.lost.recv() => Input::Lost(balancer),
+            Some(dropped) = self.drops.recv() => Input::Dropped(dropped),
             Some(request) = self.requests.recv() => Input::Request(request),
             Some(exchanged) = self.exchanges.join_next() => {
                 Input::Exchanged(exchanged.unwrap_or_else(|error| Err(error.into())))
@@ -193,9 +199,13 @@ impl Driver {
             .open(packet)
             .and_then(|opened| self.core.receive(from, opened.kind, &opened.body, now));
         if let Err(reason) = handled {
-            Counters::add(self.counters.dropped(reason));
-            self.warnings.dropped(from, reason, now);
+            self.dropped(from, reason, now);
         }
+    }
+
+    fn dropped(&mut self, from: SocketAddr, reason: DropReason, now: Instant) {
+        Counters::add(self.counters.dropped(reason));
+        self.warnings.dropped(from, reason, now);
     }
 
     fn send_all(&mut self) {

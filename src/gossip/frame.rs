@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::wire::{Envelope, Kind, MAX_FRAME, Opened};
+use super::wire::{DropReason, Envelope, Kind, MAX_FRAME, Opened};
 
 /// The largest frame that is read without asking what it is for: it has room
 /// for the greeting of a lifeline, and nobody fills the memory with these.
@@ -37,7 +37,7 @@ pub(super) async fn read(
 ) -> io::Result<Opened> {
     let prefix = Prefix::read(stream).await?;
     if prefix.length() > limit {
-        return Err(invalid("the frame is too large"));
+        return Err(refused(DropReason::Oversized));
     }
     read_rest(stream, envelope, prefix).await
 }
@@ -50,7 +50,7 @@ pub(super) async fn read_rest(
 ) -> io::Result<Opened> {
     let length = prefix.length();
     if length > MAX_FRAME {
-        return Err(invalid("the frame is too large"));
+        return Err(refused(DropReason::Oversized));
     }
     // Grows with what arrives, not with what the length claims.
     let mut frame = Vec::new();
@@ -58,9 +58,7 @@ pub(super) async fn read_rest(
     if frame.len() != length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    envelope
-        .open_frame(prefix.0, &frame)
-        .map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))
+    envelope.open_frame(prefix.0, &frame).map_err(refused)
 }
 
 pub(super) async fn write(
@@ -71,10 +69,16 @@ pub(super) async fn write(
 ) -> io::Result<()> {
     let frame = envelope
         .seal_frame(kind, body)
-        .ok_or_else(|| invalid("the frame is too large"))?;
+        .ok_or_else(|| io::Error::other("the frame is too large"))?;
     stream.write_all(&frame).await
 }
 
-pub(super) fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+/// What arrived is dropped.
+pub(super) fn refused(reason: DropReason) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+/// Why what arrived was dropped; `None` where the connection failed.
+pub(super) fn why_refused(error: &io::Error) -> Option<DropReason> {
+    error.get_ref()?.downcast_ref().copied()
 }

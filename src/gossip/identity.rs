@@ -10,13 +10,18 @@ use crate::membership::{Announcement, MemberId, Meta, Name, Phase, Role};
 /// The most bytes an encoded [`Meta`] may take. With address, epoch and
 /// generation an identity stays within 256 bytes, so that the longest header
 /// (three identities) and two more members fit one packet.
-pub(super) const MAX_META: usize = 256 - MAX_FIXED;
+pub(super) const MAX_META: usize = MAX_ID - MAX_FIXED;
+/// The most bytes that an encoded identity takes.
+pub(super) const MAX_ID: usize = 256;
 /// IPv6 address and port (20), epoch (10), generation (5), length (2).
 const MAX_FIXED: usize = 37;
 
 const META_VERSION: u8 = 1;
 /// Set once the node says goodbye: what tells leaving from failing.
 const LEAVING: u8 = 1;
+
+/// The heaviest weight in `HAProxy`'s words.
+const MAX_WEIGHT: u16 = 256;
 
 /// The longest value of a tag, in characters.
 pub const MAX_TAG_VALUE: usize = 64;
@@ -39,6 +44,9 @@ pub enum MetaError {
         "tag {0:?}: its key must be a name, its value at most {MAX_TAG_VALUE} printable ASCII characters without '\"', ',' and ';'"
     )]
     Tag(String),
+    /// No share of the requests is as large.
+    #[error("weight {0} is more than {MAX_WEIGHT}")]
+    Weight(u16),
     /// Nothing can be reached at this address.
     #[error("{0} is no address to reach a server at")]
     Address(SocketAddr),
@@ -246,19 +254,27 @@ fn check(meta: &Meta) -> Result<(), MetaError> {
     if !reachable(announcement.addr) {
         return Err(MetaError::Address(announcement.addr));
     }
-    let bad = announcement
-        .tags
-        .iter()
-        .find(|(key, value)| !tag_allowed(key, value));
-    match bad {
-        Some((key, _)) => Err(MetaError::Tag(key.clone())),
-        None => Ok(()),
+    if announcement.weight > MAX_WEIGHT {
+        return Err(MetaError::Weight(announcement.weight));
     }
+    let mut tags = announcement.tags.iter();
+    tags.try_for_each(|(key, value)| check_tag(key, value))
 }
 
-fn tag_allowed(key: &str, value: &str) -> bool {
+/// Whether a tag can be told to the others.
+pub fn check_tag(key: &str, value: &str) -> Result<(), MetaError> {
     let printable = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b',' | b';');
-    key.parse::<Name>().is_ok() && value.len() <= MAX_TAG_VALUE && value.bytes().all(printable)
+    let allowed =
+        key.parse::<Name>().is_ok() && value.len() <= MAX_TAG_VALUE && value.bytes().all(printable);
+    allowed
+        .then_some(())
+        .ok_or_else(|| MetaError::Tag(key.to_owned()))
+}
+
+/// Whether a node can say this of itself: it fits a packet and keeps the rules
+/// that the others hold it to.
+pub fn check_meta(meta: &Meta) -> Result<(), MetaError> {
+    Blob::encode(meta, 0).map(drop)
 }
 
 pub(super) fn reachable(addr: SocketAddr) -> bool {

@@ -49,7 +49,7 @@ use self::{
     wire::Envelope,
 };
 pub use self::{
-    identity::{MAX_TAG_VALUE, MetaError},
+    identity::{MAX_TAG_VALUE, MetaError, check_meta, check_tag},
     seeds::{DEFAULT_PORT, Seed, SeedError, local_address},
     wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
 };
@@ -66,6 +66,8 @@ const REQUEST_QUEUE: usize = 32;
 const DECLARATION_QUEUE: usize = records::MAX_RECORDS;
 /// Whoever watches a lifeline waits while as many have something to tell.
 const LINE_QUEUE: usize = 64;
+/// Whoever dropped a frame waits while as many are to be counted.
+const DROP_QUEUE: usize = 64;
 
 /// The sockets of a node: UDP and TCP on one port.
 #[derive(Debug)]
@@ -197,6 +199,7 @@ pub fn spawn(
     let (seed_sender, seeds) = mpsc::channel(SEED_QUEUE);
     let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
     let (line_sender, lines) = mpsc::channel(LINE_QUEUE);
+    let (drop_sender, drops) = mpsc::channel(DROP_QUEUE);
     let (lost_sender, lost) = mpsc::channel(LINE_QUEUE);
 
     let driver = Driver {
@@ -209,6 +212,7 @@ pub fn spawn(
         seeds,
         requests,
         lines,
+        drops,
         lost,
         keeper: Keeper::new(Arc::clone(&envelope), lost_sender),
         events,
@@ -218,15 +222,18 @@ pub fn spawn(
         exchanges: JoinSet::new(),
         warnings: Warnings::new(now),
     };
+    let waiting = seeds::tell_of_silence(settings.seeds.clone(), company.clone());
     let resolving = seeds::resolve_for_ever(settings.seeds, company, seed_sender);
     let inbox = Inbox {
         requests: request_sender,
         lines: line_sender,
+        drops: drop_sender,
     };
     let serving = port::serve(listener, Arc::clone(&envelope), inbox);
     tokio::spawn(async move {
         // They end with the driver: dropping the set aborts them.
         let mut helpers = JoinSet::new();
+        helpers.spawn(waiting);
         helpers.spawn(resolving);
         helpers.spawn(serving);
         driver.run().await;

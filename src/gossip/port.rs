@@ -4,7 +4,7 @@
 //! begins a lifeline. Each has room of its own, so that neither thousands of
 //! lifelines nor callers that say nothing keep anyone from an exchange.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use super::{
-    frame::{self, Prefix, SMALL, invalid},
+    frame::{self, Prefix, SMALL, refused, why_refused},
     lifeline::{self, LineNews},
     sync::{self, Request},
-    wire::{Envelope, Kind},
+    wire::{DropReason, Envelope, Kind},
 };
 use crate::membership::MemberId;
 
@@ -26,8 +26,9 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Callers that have not said yet what they want; further ones wait in the
 /// backlog. After a restart all agents of a large cluster call at once.
 const STRANGERS: usize = 256;
-/// Exchanges at a time: each may hold two tables of some megabytes.
-const EXCHANGES: usize = 32;
+/// Exchanges at a time: each may hold two frames of the largest size, the
+/// caller's before it is known to have the key.
+const EXCHANGES: usize = 8;
 /// Lifelines at a time: one for each member that the table can hold.
 const LIFELINES: usize = 4096;
 /// After a failed accept, which mostly means that no file is left to open.
@@ -38,6 +39,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Inbox {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) lines: mpsc::Sender<LineNews>,
+    pub(super) drops: mpsc::Sender<Dropped>,
+}
+
+/// A frame that was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dropped {
+    pub(super) from: SocketAddr,
+    pub(super) reason: DropReason,
 }
 
 /// Answers callers for ever. Dropping it hangs up on all of them.
@@ -53,8 +62,8 @@ pub(super) async fn serve(listener: TcpListener, envelope: Arc<Envelope>, inbox:
     while let Ok(place) = Arc::clone(&strangers).acquire_owned().await {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    calls.spawn(Arc::clone(&desk).take_call(stream, place));
+                Ok((stream, from)) => {
+                    calls.spawn(Arc::clone(&desk).take_call(stream, from, place));
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },
@@ -79,14 +88,30 @@ struct Greeted {
 }
 
 impl Desk {
-    async fn take_call(self: Arc<Self>, mut stream: TcpStream, place: OwnedSemaphorePermit) {
+    async fn take_call(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        from: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) {
         let heard = timeout(DEADLINE, self.hear(&mut stream)).await;
         drop(place);
         // Who failed to say what it wants tries again; a port scanner needs
         // no answer.
-        if let Ok(Ok(Some(Greeted { id, place }))) = heard {
-            lifeline::watch(stream, id, &self.envelope, &self.inbox.lines).await;
-            drop(place);
+        match heard {
+            Ok(Ok(Some(Greeted { id, place }))) => {
+                lifeline::watch(stream, id, &self.envelope, &self.inbox.lines).await;
+                drop(place);
+            }
+            Ok(Err(error)) => self.tell_dropped(from, &error).await,
+            Ok(Ok(None)) | Err(_) => {}
+        }
+    }
+
+    async fn tell_dropped(&self, from: SocketAddr, error: &io::Error) {
+        if let Some(reason) = why_refused(error) {
+            // Nobody left to tell: this node has ended.
+            self.inbox.drops.send(Dropped { from, reason }).await.ok();
         }
     }
 
@@ -111,13 +136,13 @@ impl Desk {
 
     async fn exchange(&self, stream: &mut TcpStream, kind: Kind, body: &[u8]) -> io::Result<()> {
         if kind != Kind::Table {
-            return Err(invalid("neither a table nor a greeting"));
+            return Err(refused(DropReason::Malformed));
         }
         sync::answer(stream, body, &self.envelope, &self.inbox.requests).await
     }
 
     fn greet(&self, body: &[u8]) -> io::Result<Greeted> {
-        let id = postcard::from_bytes(body).map_err(io::Error::other)?;
+        let id = postcard::from_bytes(body).map_err(|_| refused(DropReason::Malformed))?;
         let place = Arc::clone(&self.lifelines).try_acquire_owned();
         let place = place.map_err(io::Error::other)?;
         Ok(Greeted { id, place })
@@ -129,15 +154,16 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::gossip::wire::Keyring;
+    use crate::gossip::wire::{Key, Keyring};
 
     fn envelope() -> Arc<Envelope> {
         Arc::new(Envelope::new("test".parse().unwrap(), Keyring::default()))
     }
 
     struct Port {
-        addr: std::net::SocketAddr,
+        addr: SocketAddr,
         lines: mpsc::Receiver<LineNews>,
+        drops: mpsc::Receiver<Dropped>,
         _serving: JoinSet<()>,
     }
 
@@ -146,15 +172,18 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let (requests, _) = mpsc::channel(1);
         let (news, lines) = mpsc::channel(1);
+        let (dropped, drops) = mpsc::channel(1);
         let inbox = Inbox {
             requests,
             lines: news,
+            drops: dropped,
         };
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, envelope(), inbox));
         Port {
             addr,
             lines,
+            drops,
             _serving: serving,
         }
     }
@@ -210,8 +239,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_wants_nothing_known_is_hung_up_on() {
-        let port = open().await;
+    async fn who_wants_nothing_known_is_hung_up_on_and_told_of() {
+        let mut port = open().await;
         for (kind, body) in [
             (Kind::Foca, &[][..]),
             (Kind::Goodbye, &[]),
@@ -220,6 +249,26 @@ mod tests {
             let mut stream = TcpStream::connect(port.addr).await.unwrap();
             say(&mut stream, kind, body).await;
             assert!(hung_up(&mut stream).await);
+            let from = stream.local_addr().unwrap();
+            let reason = DropReason::Malformed;
+            assert_eq!(port.drops.recv().await, Some(Dropped { from, reason }));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frame_of_another_key_or_too_large_is_told_with_the_reason() {
+        let mut port = open().await;
+        let keyring = std::iter::once(Key::generate()).collect();
+        let keyed = Envelope::new("test".parse().unwrap(), keyring);
+        let keyed = keyed.seal_frame(Kind::Table, &[]).unwrap();
+        for (frame, reason) in [
+            (&keyed[..], DropReason::BadKey),
+            (&[0xff; 4], DropReason::Oversized),
+        ] {
+            let mut stream = TcpStream::connect(port.addr).await.unwrap();
+            stream.write_all(frame).await.unwrap();
+            let dropped = port.drops.recv().await.unwrap();
+            assert_eq!(dropped.reason, reason);
         }
     }
 

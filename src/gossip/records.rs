@@ -23,7 +23,7 @@ use crate::membership::{Intent, Name, Version, Wish};
 pub(super) const MAX_RECORDS: usize = 4096;
 /// The longest record as a broadcast: what does not fit a packet beside its
 /// header would wait there for ever.
-const MAX_ENCODED: usize = 200;
+pub(super) const MAX_ENCODED: usize = 200;
 /// A clock may be wrong by this much, in milliseconds. A version that is
 /// further ahead is refused, or its writer would have the last word for ever.
 const MAX_AHEAD: u64 = 3600 * 1000;

@@ -25,6 +25,8 @@ pub const DEFAULT_PORT: u16 = 7946;
 const PAUSE_COMPLETE: Duration = Duration::from_secs(15);
 /// With peers, but not all seeds: one may come back at another address.
 const PAUSE_INCOMPLETE: Duration = Duration::from_secs(1);
+/// Without a peer for so long after the start, there is something to say.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The most addresses that are used of all seeds together.
 const MAX_ADDRESSES: usize = 64;
 /// A resolver that does not answer counts as one that fails.
@@ -136,8 +138,7 @@ pub(super) enum Company {
 pub(super) fn pause_alone(alone: Duration) -> Duration {
     match alone.as_secs() {
         0..10 => Duration::from_millis(250),
-        10..60 => Duration::from_secs(1),
-        _ => Duration::from_secs(5),
+        _ => Duration::from_secs(1),
     }
 }
 
@@ -177,6 +178,29 @@ pub(super) async fn resolve_for_ever(
     }
 }
 
+/// Says so when nobody has answered for a while: a seed that is not there and
+/// one that cannot read our packets are silent alike.
+pub(super) async fn tell_of_silence(seeds: Vec<Seed>, mut company: watch::Receiver<Company>) {
+    if seeds.is_empty() || timeout(PATIENCE, heard(&mut company)).await.is_ok() {
+        return;
+    }
+    let tried: Vec<_> = seeds.iter().map(Seed::to_string).collect();
+    warn!(
+        "no load balancer has answered at {} yet; trying on. Is it up, is the cluster name the \
+         same, and the key?",
+        tried.join(", ")
+    );
+    if heard(&mut company).await {
+        info!("the cluster has answered");
+    }
+}
+
+/// Waits for the first peer; `false` when the node has ended.
+async fn heard(company: &mut watch::Receiver<Company>) -> bool {
+    let found = company.wait_for(|now| *now != Company::Alone).await;
+    found.is_ok()
+}
+
 async fn resolve_all(seeds: &mut [Watched]) -> Vec<SocketAddr> {
     let mut addresses = BTreeSet::new();
     for seed in seeds {
@@ -207,7 +231,12 @@ impl Watched {
         match self.seed.resolve().await {
             Ok(addresses) => {
                 if std::mem::take(&mut self.failing) {
-                    info!(seed = %self.seed, "the seed's name resolves again");
+                    let when = if self.addresses.is_empty() {
+                        "now"
+                    } else {
+                        "again"
+                    };
+                    info!(seed = %self.seed, "the seed's name resolves {when}");
                 }
                 self.addresses = addresses;
             }
@@ -308,7 +337,7 @@ mod tests {
     #[test]
     fn a_lone_node_tries_four_times_a_second_and_then_calms_down() {
         let pause = |secs| pause_alone(Duration::from_secs(secs)).as_millis();
-        assert_eq!((pause(0), pause(59), pause(3600)), (250, 1000, 5000));
+        assert_eq!((pause(0), pause(59), pause(3600)), (250, 1000, 1000));
     }
 
     #[tokio::test]

@@ -13,9 +13,9 @@ use tokio::{
 
 use super::{
     core::Roster,
-    frame::{self, invalid},
+    frame::{self, refused},
     port::DEADLINE,
-    wire::{Envelope, Kind, MAX_FRAME},
+    wire::{DropReason, Envelope, Kind, MAX_FRAME},
 };
 
 /// A peer's roster, and where to put ours.
@@ -36,7 +36,7 @@ pub(super) async fn exchange(
         write(&mut stream, &envelope, &ours).await?;
         let opened = frame::read(&mut stream, &envelope, MAX_FRAME).await?;
         if opened.kind != Kind::Table {
-            return Err(invalid("it is not a table"));
+            return Err(refused(DropReason::Malformed));
         }
         decode(&opened.body)
     })
@@ -66,7 +66,7 @@ async fn write(stream: &mut TcpStream, envelope: &Envelope, roster: &Roster) -> 
 }
 
 fn decode(body: &[u8]) -> io::Result<Roster> {
-    postcard::from_bytes(body).map_err(io::Error::other)
+    postcard::from_bytes(body).map_err(|_| refused(DropReason::Malformed))
 }
 
 #[cfg(test)]
@@ -111,9 +111,11 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let (sender, mut requests) = mpsc::channel::<Request>(1);
         let (lines, _) = mpsc::channel(1);
+        let (drops, _) = mpsc::channel(1);
         let inbox = Inbox {
             requests: sender,
             lines,
+            drops,
         };
         tokio::spawn(serve(listener, envelope, inbox));
         tokio::spawn(async move {

@@ -30,11 +30,14 @@ pub const MAX_PACKET: usize = 1400;
 
 /// The largest body of a datagram. The same with and without a key, so that
 /// a key can be introduced at run time.
-pub(super) const MAX_BODY: usize = MAX_PACKET - HEADER - NONCE - TAG - KIND;
+pub(super) const MAX_BODY: usize = MAX_PACKET - ENVELOPE;
 
-/// The largest frame on a TCP connection: a few times the table of a full
-/// cluster.
-pub(super) const MAX_FRAME: usize = 8 << 20;
+/// What an envelope adds to its body at the most.
+pub(super) const ENVELOPE: usize = HEADER + NONCE + TAG + KIND;
+
+/// The largest frame on a TCP connection: it has room for the roster of the
+/// largest cluster, and no more, since anyone may send one.
+pub(super) const MAX_FRAME: usize = 2 << 20;
 
 const MAGIC: u8 = b'T';
 const VERSION: u8 = 1;
@@ -85,7 +88,8 @@ pub enum DropReason {
     TableFull,
 }
 
-/// What went over the wire since the start.
+/// What went over the wire since the start. What is dropped counts the same,
+/// be it a datagram or a frame.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Datagrams that arrived, the dropped ones included.

@@ -32,11 +32,24 @@ fn a_wrong_value_says_what_would_be_right() {
         (vec!["serve", "--server", "s1"], "s1=10.0.0.5:3000"),
         (vec!["agent", "--port", "0"], "port"),
         (vec!["agent"], "--port"),
+        (vec!["agent", "--port", "1", "--tag", "a=b;c"], "printable"),
     ] {
         let (code, said) = run(&args);
         assert_eq!(code, 2, "{said}");
         assert!(said.contains(hint), "{args:?}: {said}");
     }
+}
+
+#[test]
+fn an_announcement_that_is_too_large_is_told_before_the_app_starts() {
+    let long = "x".repeat(64);
+    let tags = ["a", "b", "c", "d"].map(|key| format!("{key}={long}"));
+    let tags = tags.join(",");
+    let (code, said) = run(&[
+        "agent", "--port", "1", "--tag", &tags, "--", "echo", "started",
+    ]);
+    assert_eq!(code, 1);
+    assert!(said.contains("shorten the tags"), "{said}");
 }
 
 #[test]
@@ -78,6 +91,11 @@ fn a_join_name_that_does_not_resolve_is_one_line_and_not_the_end() {
         503,
         "it serves all the same"
     );
+    let said = balancer.process.said();
+    let told = said
+        .lines()
+        .filter(|line| line.contains("does not resolve"));
+    assert_eq!(told.count(), 1, "{said}");
 }
 
 #[test]

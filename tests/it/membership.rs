@@ -1,6 +1,6 @@
 //! Servers come, go and die under load, and nobody notices.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
@@ -116,31 +116,36 @@ fn an_app_that_crashes_is_started_again_and_takes_traffic_again() {
 }
 
 #[test]
-fn a_restarted_balancer_finds_its_servers_again() {
+fn a_killed_balancer_finds_its_servers_again() {
+    let took = finds_its_servers_again_after(Signal::KILL);
+    println!("all three servers back {took:?} after the start");
+}
+
+#[test]
+fn a_balancer_that_was_told_to_end_finds_its_servers_again() {
+    let took = finds_its_servers_again_after(Signal::TERM);
+    println!("all three servers back {took:?} after the start");
+}
+
+fn finds_its_servers_again_after(end: Signal) -> Duration {
     let (mut balancer, _servers) = cluster(3);
-    balancer.process.signal(Signal::KILL);
+    balancer.process.signal(end);
     balancer.process.wait();
     let balancer = balancer.again();
     let started = Instant::now();
     balancer.wait_for(&[("s1", "up"), ("s2", "up"), ("s3", "up")]);
-    println!(
-        "all three servers back {:?} after the start",
-        started.elapsed()
-    );
+    started.elapsed()
 }
 
 #[test]
 fn servers_may_start_before_the_balancer() {
-    let seed = free_port("127.0.0.1".parse().unwrap());
-    let _server = Server::start_with("s1", &seed.to_string(), &[]);
-    let balancer = Balancer::start(&["--advertise", "127.0.0.1"]);
-    // Another server that knows both brings them together.
-    let _bridge = Server::start_with(
-        "s2",
-        &seed.to_string(),
-        &["--join", &balancer.gossip.to_string()],
-    );
-    balancer.wait_for(&[("s2", "up")]);
+    let gossip = free_port("127.0.0.1".parse().unwrap());
+    let server = Server::start_with("s1", &gossip.to_string(), &[]);
+    server.agent.says("the server looks for it", |line| {
+        line.contains("announcing s1").then_some(())
+    });
+    let balancer = Balancer::start_gossiping_at(gossip, &[]);
+    balancer.wait_for(&[("s1", "up")]);
 }
 
 #[test]

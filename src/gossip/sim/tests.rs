@@ -135,6 +135,40 @@ fn agents_whose_lifelines_ended_find_a_restarted_balancer_within_200_ms() {
 }
 
 #[test]
+fn a_load_balancer_that_said_goodbye_is_back_within_300_ms() {
+    let times = seeds(20).map(|seed| {
+        let agents = 1 + seed as usize % 5;
+        let mut sim = Sim::cluster(seed, 0.0, 1 + agents);
+        sim.run(SECOND);
+        sim.leave(0);
+        sim.run(100 * MS);
+        sim.kill(0);
+        let down_for = sim.rng.random_range(20..8000);
+        sim.run(down_for * MS);
+        sim.start(0, &[]);
+        sim.until(30 * SECOND, Sim::all_know_all).unwrap()
+    });
+    let [.., worst] = spread("a restart with a goodbye", times);
+    assert!(worst < 300 * MS);
+}
+
+#[test]
+fn a_lone_agent_finds_its_load_balancer_after_minutes_within_a_second() {
+    let times = seeds(20).map(|seed| {
+        let mut sim = Sim::cluster(seed, 0.0, 2);
+        sim.leave(0);
+        sim.run(100 * MS);
+        sim.kill(0);
+        let down_for = sim.rng.random_range(60_000..120_000);
+        sim.run(down_for * MS);
+        sim.start(0, &[]);
+        sim.until(30 * SECOND, Sim::all_know_all).unwrap()
+    });
+    let [.., worst] = spread("a restart minutes after a goodbye", times);
+    assert!(worst < 1100 * MS);
+}
+
+#[test]
 fn a_hunt_ends_when_the_balancer_answers_or_after_ten_seconds() {
     let mut sim = Sim::cluster(1, 0.0, 2);
     sim.forget_seeds();

@@ -32,8 +32,14 @@ impl Balancer {
     /// the flags say otherwise.
     pub(crate) fn start(flags: &[&str]) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
+        Self::start_gossiping_at(any, flags)
+    }
+
+    /// Starts one whose gossip address is known beforehand.
+    pub(crate) fn start_gossiping_at(gossip: SocketAddr, flags: &[&str]) -> Self {
+        let any = "127.0.0.1:0".parse().expect("an address");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self::start_at(Place::Here, [any; 4], flags)
+        Self::start_at(Place::Here, [any, any, gossip, any], flags)
     }
 
     /// Starts one on a host.
