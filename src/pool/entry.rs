@@ -75,38 +75,12 @@ impl Entry {
         server: &StaticServer,
         now: Instant,
     ) -> Self {
-        let mut entry = Self {
-            sid,
-            life,
-            origin: Origin::Static,
-            addr: server.target.parse().ok(),
-            weight: server.weight,
-            phase: Phase::Ready,
-            tags: BTreeMap::new(),
-            liveness: Liveness::Alive,
-            health: server
-                .check
-                .as_ref()
-                .map(|plan| Health::unproven(plan.thresholds)),
-            plan: server.check.clone(),
-            admin: Admin::Ready,
-            weight_wanted: None,
-            refused: false,
-            doubts: 0,
-            kept_out_until: None,
-            eased_in_since: None,
-            throttle: None,
-            first_sign: None,
-            last_check: None,
-            failed_checks: 0,
-            status: Status::Up,
-            since: now,
-            downs: 0,
-            downtime: Duration::ZERO,
-            live,
-            faults: Arc::default(),
-            described: None,
-        };
+        let mut entry = Self::unknown(sid, life, live, Origin::Static, now);
+        entry.addr = server.target.parse().ok();
+        entry.weight = server.weight;
+        entry.plan.clone_from(&server.check);
+        let thresholds = server.check.as_ref().map(|plan| plan.thresholds);
+        entry.health = thresholds.map(Health::unproven);
         entry.status = entry.derive_status(now);
         entry
     }
@@ -119,14 +93,23 @@ impl Entry {
         announced: Announcement,
         now: Instant,
     ) -> Self {
-        let mut entry = Self {
+        let mut entry = Self::unknown(sid, life, live, Origin::Gossip(id), now);
+        entry.announced(announced, now);
+        entry.first_sign = None;
+        entry.status = entry.derive_status(now);
+        entry
+    }
+
+    /// A server of which nothing is known yet but that it is there.
+    fn unknown(sid: u32, life: Life, live: Arc<Live>, origin: Origin, now: Instant) -> Self {
+        Self {
             sid,
             life,
-            origin: Origin::Gossip(id),
-            addr: Some(announced.addr),
-            weight: announced.weight,
-            phase: announced.phase,
-            tags: announced.tags,
+            origin,
+            addr: None,
+            weight: 1,
+            phase: Phase::Ready,
+            tags: BTreeMap::new(),
             liveness: Liveness::Alive,
             plan: None,
             health: None,
@@ -147,9 +130,7 @@ impl Entry {
             live,
             faults: Arc::default(),
             described: None,
-        };
-        entry.status = entry.derive_status(now);
-        entry
+        }
     }
 
     /// Another life begins: what was met in the one before is about the past.
