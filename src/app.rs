@@ -54,7 +54,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
         host::die_with_parent();
     }
-    let node = args.name.clone().unwrap_or_else(host::name);
+    let node = match args.name.clone() {
+        Some(name) => name,
+        None => host::name().await,
+    };
     let workers = args.workers.map_or_else(host::cores, |n| n.get().into());
     // All sockets first: a port in use is an error at start, not later.
     let sockets = Sockets::bind(&args, workers)?;

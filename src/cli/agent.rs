@@ -118,7 +118,10 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         arguments: command.collect(),
     });
     agent::run(agent::Settings {
-        name: args.name.unwrap_or_else(host::name),
+        name: match args.name {
+            Some(name) => name,
+            None => host::name().await,
+        },
         service: args.service,
         address: args.address,
         port: args.port,
