@@ -72,10 +72,14 @@ fn query(id: u16, address: IpAddr) -> Result<Vec<u8>, simple_dns::SimpleDnsError
             format!("{d}.{c}.{b}.{a}.in-addr.arpa")
         }
         IpAddr::V6(ip) => {
-            let digits = ip.octets().into_iter().rev();
-            let digits = digits.flat_map(|byte| [byte & 15, byte >> 4]);
-            let labels: String = digits.map(|digit| format!("{digit:x}.")).collect();
-            format!("{labels}ip6.arpa")
+            let mut name = String::new();
+            for byte in ip.octets().into_iter().rev() {
+                for digit in [byte & 15, byte >> 4] {
+                    name.extend(char::from_digit(digit.into(), 16));
+                    name.push('.');
+                }
+            }
+            name + "ip6.arpa"
         }
     };
     let mut packet = Packet::new_query(id);

@@ -14,9 +14,10 @@ pub async fn name() -> Name {
         .nodename()
         .to_string_lossy()
         .into_owned();
-    let container = match container::is_id(&host) {
-        true => container::name(&host).await,
-        false => None,
+    let container = if container::is_id(&host) {
+        container::name(&host).await
+    } else {
+        None
     };
     as_name(container.as_deref().unwrap_or_else(|| first_label(&host)))
 }
