@@ -1,6 +1,11 @@
 //! The app: the command, the process it runs as, and when it runs again.
 
-use std::{ffi::OsString, io, process, time::Duration};
+use std::{
+    ffi::OsString,
+    io, process,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
@@ -8,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     child::{Child, Exit},
+    status::Status,
     supervisor::{Decision, Policy, Supervisor},
 };
 
@@ -27,12 +33,16 @@ pub struct Command {
 }
 
 impl Command {
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&self, status: &Status) -> io::Result<Child> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments);
         // The cluster's key is the agent's; an app has no use for it.
         command.env_remove("TIDINGS_GOSSIP_KEY");
-        Child::spawn(command)
+        // It may want to say who it is.
+        command.env("TIDINGS_NAME", status.name().as_str());
+        let child = Child::spawn(command)?;
+        status.starts.fetch_add(1, Relaxed);
+        Ok(child)
     }
 }
 
@@ -44,6 +54,7 @@ pub(super) struct App {
     state: State,
     /// The present process has been told to end.
     told: bool,
+    status: Arc<Status>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,13 +70,14 @@ enum State {
 
 impl App {
     /// Starts it for the first time.
-    pub(super) fn start(command: Command, policy: Policy) -> io::Result<Self> {
-        let child = command.spawn()?;
+    pub(super) fn start(command: Command, policy: Policy, status: Arc<Status>) -> io::Result<Self> {
+        let child = command.spawn(&status)?;
         Ok(Self {
             command,
             supervisor: Supervisor::new(policy, Instant::now()),
             state: State::Running(child),
             told: false,
+            status,
         })
     }
 
@@ -137,6 +149,7 @@ impl App {
         let patience = if std::mem::replace(&mut self.told, true) {
             STOP
         } else {
+            self.status.failures.fetch_add(1, Relaxed);
             child.signal(Signal::TERM);
             REST
         };
@@ -172,7 +185,7 @@ impl App {
         let now = Instant::now();
         self.told = false;
         self.supervisor.started(now);
-        match self.command.spawn() {
+        match self.command.spawn(&self.status) {
             Ok(child) => self.state = State::Running(child),
             Err(err) => {
                 warn!("{}: {err}", self.command.program.display());

@@ -67,6 +67,10 @@ pub struct AgentArgs {
         env = "TIDINGS_RESTART"
     )]
     pub restart: Policy,
+    /// Where to answer over HTTP: /metrics, /healthz (the agent runs), /readyz
+    /// (its app takes new users) [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_STATS")]
+    pub stats: Option<SocketAddr>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub die_with_parent: bool,
@@ -118,7 +122,10 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         arguments: command.collect(),
     });
     agent::run(agent::Settings {
-        name: args.name.unwrap_or_else(host::name),
+        name: match args.name {
+            Some(name) => name,
+            None => host::name().await,
+        },
         service: args.service,
         address: args.address,
         port: args.port,
@@ -130,6 +137,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         tags: args.tags.into_iter().collect(),
         seeds: args.join,
         gossip: args.gossip,
+        stats: args.stats,
         gossip_args: args.gossip_args,
         drain: args.drain,
         restart: args.restart,

@@ -15,10 +15,12 @@ pub mod page;
 pub mod prometheus;
 
 mod follow;
+mod gossip;
 mod lease;
 pub mod server;
 
 pub use self::{
+    gossip::gossip_figures,
     server::run,
     source::{Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},
