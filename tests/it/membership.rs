@@ -211,9 +211,7 @@ fn only_members_with_the_key_are_heard_and_it_can_be_rotated() {
         key(2),
     ] {
         std::fs::write(&file, keys).unwrap();
-        let read = |process: &super::support::process::Process| {
-            process.said().matches("gossip keys read again").count()
-        };
+        let read = |process: &Process| process.said().matches("gossip keys read again").count();
         let before = read(&balancer.process);
         eventually("the balancer reads its keys", || {
             (read(&balancer.process) > before).then_some(())
