@@ -18,6 +18,7 @@ mod follow;
 mod gossip;
 mod lease;
 pub mod server;
+mod usage;
 
 pub use self::{
     gossip::gossip_figures,

@@ -18,6 +18,7 @@ use super::{
         FigureKind::{self, Counter as COUNTER, Gauge as GAUGE},
         Source,
     },
+    usage,
     view::{Kind, RowStatus, Rows, StatRow, Times},
 };
 use crate::{
@@ -121,7 +122,30 @@ fn process(source: &Source, frontend: &StatRow, now: Instant) -> Vec<MetricFamil
             vec![sample(vec![], *kind, read(&context))],
         )
     }));
+    families.extend(cost());
     families
+}
+
+/// Under the names that Prometheus' own client libraries give them.
+fn cost() -> [MetricFamily; 2] {
+    let one = |name, kind, help, value: Option<f64>| {
+        let value = value.map(|value| sample(vec![], kind, value));
+        family(name, kind, help, value.into_iter().collect())
+    };
+    [
+        one(
+            "process_cpu_seconds_total",
+            COUNTER,
+            "Time on the processors, user and system.",
+            Some(usage::cpu().as_secs_f64()),
+        ),
+        one(
+            "process_resident_memory_bytes",
+            GAUGE,
+            "Memory in use.",
+            usage::resident().map(|bytes| bytes as f64),
+        ),
+    ]
 }
 
 // === of a row ===
