@@ -61,29 +61,9 @@ impl Engine {
         must(&args);
     }
 
-    /// Does something to a container: `docker VERB NAME`.
-    pub(crate) fn does(&self, verb: &str, name: &str) -> String {
-        must(&[verb, name])
-    }
-
-    /// Whether the engine's health check finds a container well.
-    pub(crate) fn is_healthy(&self, name: &str) -> bool {
-        must(&["inspect", "-f", "{{.State.Health.Status}}", name]) == "healthy"
-    }
-
-    /// Runs a command in a container.
-    pub(crate) fn exec(&self, name: &str, command: &[&str]) -> String {
-        must(&[&["exec", name], command].concat())
-    }
-
     /// Pulls a container's cable, or puts it in again.
     pub(crate) fn cable(&self, verb: &str, name: &str) {
         must(&["network", verb, &self.network, name]);
-    }
-
-    /// Removes a container, dead or alive.
-    pub(crate) fn remove(&self, name: &str) {
-        must(&["rm", "-f", name]);
     }
 }
 
@@ -97,6 +77,26 @@ impl Drop for Engine {
         }
         docker(&["network", "rm", &self.network]).ok();
     }
+}
+
+/// Does something to a container: `docker VERB NAME`.
+pub(crate) fn does(verb: &str, name: &str) -> String {
+    must(&[verb, name])
+}
+
+/// Whether the engine's health check finds a container well.
+pub(crate) fn is_healthy(name: &str) -> bool {
+    must(&["inspect", "-f", "{{.State.Health.Status}}", name]) == "healthy"
+}
+
+/// Runs a command in a container.
+pub(crate) fn exec(name: &str, command: &[&str]) -> String {
+    must(&[&["exec", name], command].concat())
+}
+
+/// Removes a container, dead or alive.
+pub(crate) fn remove(name: &str) {
+    must(&["rm", "-f", name]);
 }
 
 #[track_caller]

@@ -62,6 +62,10 @@ pub(crate) struct Report {
 pub(crate) struct Failed {
     pub(crate) method: &'static str,
     pub(crate) why: String,
+    pub(crate) at: Instant,
+    /// It was the first on its connection: where nobody takes connections,
+    /// nothing that was accepted is lost.
+    pub(crate) first: bool,
 }
 
 impl Load {
@@ -152,6 +156,7 @@ fn one_connection(
             .then(ledger::new_id);
         let method = if post.is_some() { "POST" } else { "GET" };
         let began = Instant::now();
+        let first = client.is_none();
         let outcome = one_request(site, &mut client, addr, post);
         report.posts.extend(post.map(|id| (id, outcome.is_ok())));
         report.requests += 1;
@@ -163,7 +168,13 @@ fn one_connection(
             }
             Err(why) => {
                 client = None;
-                report.failed.push(Failed { method, why });
+                let at = began;
+                report.failed.push(Failed {
+                    method,
+                    why,
+                    at,
+                    first,
+                });
             }
         }
     }
