@@ -92,7 +92,7 @@ def compose_builds_from_what_is_there():
 
 def swarm():
     docker = need("docker", "Docker's command line")
-    if subprocess.run([docker, "stack", "config", "--help"], capture_output=True).returncode:
+    if not re.search(r"(?m)^ +config ", run(docker, "stack", "--help")):
         raise Skip("needs `docker stack config` (Docker 25 or later)")
     said = run(docker, "stack", "config", "-c", DEPLOY / "swarm.yaml")
     demand("Ignoring" not in said, said)
