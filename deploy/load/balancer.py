@@ -27,13 +27,8 @@ class Balancer:
 
     def servers(self):
         """The servers' rows of the statistics, by name."""
-        connection = http.client.HTTPConnection(self.host, self.stats_port, timeout=5)
-        try:
-            connection.request("GET", "/;csv")
-            text = connection.getresponse().read().decode()
-        finally:
-            connection.close()
-        rows = csv.DictReader(text.removeprefix("# ").splitlines())
+        _, _, body = ask(self.host, self.stats_port, "GET", "/;csv")
+        rows = csv.DictReader(body.decode().removeprefix("# ").splitlines())
         mine = {
             row["svname"]: row
             for row in rows
@@ -72,24 +67,33 @@ class Balancer:
 
     def set_delay(self, server, delay):
         """Slows a server's app down, in ms."""
-        connection = http.client.HTTPConnection(self.host, self.http_port, timeout=60)
-        headers = {"Cookie": f"SERVERID={server}", "Content-Type": "application/json"}
-        try:
-            connection.request("POST", "/delay", json.dumps({"delay": delay}), headers)
-            answer = connection.getresponse()
-            answer.read()
-        finally:
-            connection.close()
-        moved = "SERVERID=" in (answer.getheader("Set-Cookie") or "")
-        if answer.status != 200 or moved:
-            raise RuntimeError(f"POST /delay did not reach {server}: {answer.status}")
+        body, cookie = json.dumps({"delay": delay}), f"SERVERID={server}"
+        status, headers, _ = self.ask("POST", "/delay", body, cookie)
+        moved = "SERVERID=" in (headers.get("Set-Cookie") or "")
+        if status != 200 or moved:
+            raise RuntimeError(f"POST /delay did not reach {server}: {status}")
+
+    def ask(self, method, path, body=None, cookie=""):
+        """One request of a user: status, headers, body."""
+        headers = {"Cookie": cookie, "Content-Type": "application/json"}
+        return ask(self.host, self.http_port, method, path, body, headers)
+
+
+def ask(host, port, method, path, body=None, headers=None):
+    """A request on a connection of its own."""
+    connection = http.client.HTTPConnection(host, port, timeout=60)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
 
 
 def wait(what, holds, patience=PATIENCE):
-    """Waits until `holds()`; the seconds that it took."""
+    """Waits until `holds()`."""
     began = time.monotonic()
     while not holds():
         if time.monotonic() - began > patience:
-            raise RuntimeError(f"not so within {patience} s: {what}")
+            raise TimeoutError(f"not so within {patience} s: {what}")
         time.sleep(POLL)
-    return time.monotonic() - began

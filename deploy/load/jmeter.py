@@ -103,7 +103,8 @@ def server(row):
 
 
 def failure(row):
-    return row.get("failureMessage") or f"{row['responseCode']} {row['responseMessage']}"
+    answer = f"{row['responseCode']} {row['responseMessage']}"
+    return row["failureMessage"] if row["responseCode"] == "200" else answer
 
 
 def moves(visits):

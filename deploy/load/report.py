@@ -1,5 +1,6 @@
 """What a load run gave, and tables of it."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ class Result:
 def percentile(values, share):
     """The value that `share` of them do not exceed (nearest rank)."""
     ordered = sorted(values)
-    return ordered[max(0, -int(-len(ordered) * share // 1) - 1)] if ordered else None
+    return ordered[math.ceil(len(ordered) * share) - 1]
 
 
 def table(header, rows):
