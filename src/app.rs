@@ -109,7 +109,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         service: args.service().clone(),
         balance: shared.settings.balance.as_str(),
         cookie: shared.settings.cookie.clone(),
-        max_connections: None,
+        max_connections: host::max_connections(),
         process,
         members: list_members(gossip.clone()),
         figures: gossip_figures(&gossip),
