@@ -98,6 +98,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         node: node.to_string(),
         pid: std::process::id(),
         workers,
+        max_descriptors: host::max_descriptors(),
         started: Instant::now(),
         started_unix: unix_seconds(),
         http: addresses.http.clone(),
