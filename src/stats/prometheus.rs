@@ -22,8 +22,8 @@ use super::{
     view::{Kind, RowStatus, Rows, StatRow, Times},
 };
 use crate::{
-    counters,
-    membership::{MemberState, MemberView},
+    counters::{CLASSES, Distribution},
+    membership::{MemberState, MemberView, Role},
     pool::{Timeline, state::Sign},
 };
 
@@ -40,7 +40,9 @@ pub fn render(source: &Source, rows: &Rows, now: Instant) -> String {
     ] {
         families.extend(of_rows(of_kind));
     }
-    families.extend(given_up(&rows.backend));
+    families.push(latency(&rows.servers));
+    families.extend(aggregates(rows));
+    families.extend(trouble(&rows.backend));
     families.extend(cluster(rows, &(source.members)()));
     families.push(detection(source.pool.timeline()));
     families.extend(others(&source.figures));
@@ -68,6 +70,59 @@ struct Context<'a> {
     uptime: Duration,
 }
 
+impl Context<'_> {
+    fn peers(&self, is_meant: fn(MemberState) -> bool) -> f64 {
+        let members = (self.source.members)();
+        let peers = members.iter().filter(|member| {
+            let role = member.meta.as_ref().map(|meta| &meta.role);
+            !member.local && role == Some(&Role::Balancer) && is_meant(member.state)
+        });
+        peers.count() as f64
+    }
+}
+
+fn fds(source: &Source) -> f64 {
+    source
+        .process
+        .max_descriptors
+        .map_or(f64::NAN, |n| n as f64)
+}
+
+/// What `HAProxy` counts or limits and this balancer has none of. Dashboards
+/// draw these too, and `HAProxy` gives zero for what is not configured.
+#[rustfmt::skip]
+const NONE: &[(&str, FigureKind, &str)] = &[
+    ("haproxy_process_max_memory_bytes", GAUGE, "Limit on memory; 0 is none."),
+    ("haproxy_process_pool_allocated_bytes", GAUGE, "Memory in pools; there are none."),
+    ("haproxy_process_pool_used_bytes", GAUGE, "Memory used in pools; there are none."),
+    ("haproxy_process_pool_failures_total", COUNTER, "Failures of pools; there are none."),
+    ("haproxy_process_max_ssl_connections", GAUGE, "Limit on TLS connections; there are none."),
+    ("haproxy_process_current_ssl_connections", GAUGE, "TLS connections; there are none."),
+    ("haproxy_process_ssl_connections_total", COUNTER, "TLS connections; there are none."),
+    ("haproxy_process_limit_ssl_rate", GAUGE, "Limit on TLS sessions a second; 0 is none."),
+    ("haproxy_process_current_ssl_rate", GAUGE, "TLS sessions in the last second; there are none."),
+    ("haproxy_process_max_ssl_rate", GAUGE, "Most TLS sessions in a second; there are none."),
+    ("haproxy_process_current_frontend_ssl_key_rate", GAUGE, "TLS keys computed; there are none."),
+    ("haproxy_process_max_frontend_ssl_key_rate", GAUGE, "Most TLS keys computed in a second; there are none."),
+    ("haproxy_process_frontend_ssl_reuse", GAUGE, "TLS sessions taken up again, in percent; there are none."),
+    ("haproxy_process_current_backend_ssl_key_rate", GAUGE, "TLS keys computed; there are none."),
+    ("haproxy_process_max_backend_ssl_key_rate", GAUGE, "Most TLS keys computed in a second; there are none."),
+    ("haproxy_process_ssl_cache_lookups_total", COUNTER, "Look-ups of TLS sessions; there are none."),
+    ("haproxy_process_ssl_cache_misses_total", COUNTER, "TLS sessions not found; there are none."),
+    ("haproxy_process_max_pipes", GAUGE, "Limit on pipes; none are used."),
+    ("haproxy_process_pipes_used_total", COUNTER, "Pipes used; none are."),
+    ("haproxy_process_pipes_free_total", COUNTER, "Pipes free; none are used."),
+    ("haproxy_process_limit_connection_rate", GAUGE, "Limit on connections a second; 0 is none."),
+    ("haproxy_process_limit_session_rate", GAUGE, "Limit on sessions a second; 0 is none."),
+    ("haproxy_process_http_comp_bytes_in_total", COUNTER, "Bytes to be compressed; nothing is."),
+    ("haproxy_process_http_comp_bytes_out_total", COUNTER, "Bytes compressed; nothing is."),
+    ("haproxy_process_limit_http_comp", GAUGE, "Limit on compressed bytes a second; 0 is none."),
+    ("haproxy_process_current_zlib_memory", GAUGE, "Memory for compression; nothing is compressed."),
+    ("haproxy_process_max_zlib_memory", GAUGE, "Limit on memory for compression; 0 is none."),
+    ("haproxy_process_unstoppable_jobs", GAUGE, "What cannot be stopped; there is nothing."),
+    ("haproxy_process_recv_logs_total", COUNTER, "Log lines received from others; none are taken."),
+];
+
 type ProcessMetric = (
     &'static str,
     FigureKind,
@@ -82,11 +137,21 @@ const PROCESS: &[ProcessMetric] = &[
     ("haproxy_process_relative_process_id", GAUGE, "Number of this process.", |_| 1.0),
     ("haproxy_process_uptime_seconds", GAUGE, "Time since the start.", |c| c.uptime.as_secs() as f64),
     ("haproxy_process_start_time_seconds", GAUGE, "Unix time of the start.", |c| c.source.process.started_unix as f64),
-    ("haproxy_process_max_connections", GAUGE, "Client connections allowed.", |c| limit(c.frontend)),
+    ("haproxy_process_max_fds", GAUGE, "File descriptors allowed.", |c| fds(c.source)),
+    ("haproxy_process_max_sockets", GAUGE, "Sockets allowed: as many as descriptors.", |c| fds(c.source)),
+    ("haproxy_process_max_connections", GAUGE, "Client connections that the descriptors suffice for.", |c| limit(c.frontend)),
+    ("haproxy_process_hard_max_connections", GAUGE, "Client connections that the descriptors suffice for.", |c| limit(c.frontend)),
     ("haproxy_process_current_connections", GAUGE, "Client connections that are open.", |c| c.frontend.sessions.now.into()),
     ("haproxy_process_connections_total", COUNTER, "Client connections accepted.", |c| c.frontend.sessions_total as f64),
     ("haproxy_process_current_connection_rate", GAUGE, "Client connections accepted in the last second.", |c| c.frontend.session_rate.now.into()),
     ("haproxy_process_max_connection_rate", GAUGE, "Most client connections accepted in a second.", |c| c.frontend.session_rate.max.into()),
+    ("haproxy_process_current_session_rate", GAUGE, "Client connections accepted in the last second.", |c| c.frontend.session_rate.now.into()),
+    ("haproxy_process_max_session_rate", GAUGE, "Most client connections accepted in a second.", |c| c.frontend.session_rate.max.into()),
+    ("haproxy_process_listeners", GAUGE, "Addresses that take traffic.", |c| c.source.process.http.len() as f64),
+    ("haproxy_process_jobs", GAUGE, "Client connections that are open and addresses that take traffic.", |c| f64::from(c.frontend.sessions.now) + c.source.process.http.len() as f64),
+    ("haproxy_process_active_peers", GAUGE, "Other balancers in the cluster.", |c| c.peers(|_| true)),
+    ("haproxy_process_connected_peers", GAUGE, "Other balancers in the cluster that are alive.", |c| c.peers(|state| state == MemberState::Alive)),
+    ("haproxy_process_bytes_out_rate", GAUGE, "Response bytes sent to clients in the last second.", |c| c.source.totals.bytes_out_rate.get().into()),
     ("haproxy_process_requests_total", COUNTER, "Requests received.", |c| c.frontend.requests as f64),
     ("haproxy_process_bytes_out_total", COUNTER, "Response bytes sent to clients.", |c| c.frontend.bytes_out as f64),
     ("haproxy_process_stopping", GAUGE, "1 once no new connections are accepted.", |c| one_if(c.source.is_draining())),
@@ -113,7 +178,16 @@ fn process(source: &Source, frontend: &StatRow, now: Instant) -> Vec<MetricFamil
             "The node's name.",
             ("node", &source.process.node),
         ),
+        info(
+            "haproxy_process_description",
+            "What this is.",
+            ("desc", "Tidings"),
+        ),
     ];
+    families.extend(NONE.iter().map(|(name, kind, help)| {
+        let none = sample(vec![], *kind, 0.0);
+        family(name, *kind, help, vec![none])
+    }));
     families.extend(PROCESS.iter().map(|(name, kind, help, read)| {
         family(
             name,
@@ -160,12 +234,16 @@ type RowMetric = (
 
 #[rustfmt::skip]
 const ROW: &[RowMetric] = &[
+    ("current_queue", GAUGE, "Requests that wait for a server to come back.", |r| r.queue.map(|q| q.now.into())),
+    ("max_queue", GAUGE, "Most requests that waited at a time.", |r| r.queue.map(|q| q.max.into())),
+    ("queue_limit", GAUGE, "Requests that may wait; no limit is set.", |r| only(Kind::Server, r, Some(f64::NAN))),
     ("current_sessions", GAUGE, "Sessions now.", |r| Some(r.sessions.now.into())),
     ("max_sessions", GAUGE, "Most sessions at a time.", |r| Some(r.sessions.max.into())),
     ("limit_sessions", GAUGE, "Sessions allowed.", |r| Some(limit(r))),
     ("sessions_total", COUNTER, "Sessions.", |r| count(Some(r.sessions_total))),
     ("current_session_rate", GAUGE, "Sessions in the last second.", |r| Some(r.session_rate.now.into())),
     ("max_session_rate", GAUGE, "Most sessions in a second.", |r| Some(r.session_rate.max.into())),
+    ("limit_session_rate", GAUGE, "Limit on sessions a second; 0 is none.", |r| only(Kind::Frontend, r, Some(0.0))),
     ("connections_rate_current", GAUGE, "Connections in the last second.", |r| r.connections.map(|c| c.rate.now.into())),
     ("connections_rate_max", GAUGE, "Most connections in a second.", |r| r.connections.map(|c| c.rate.max.into())),
     ("connections_total", COUNTER, "Connections.", |r| count(r.connections.map(|c| c.total))),
@@ -174,6 +252,19 @@ const ROW: &[RowMetric] = &[
     ("http_requests_total", COUNTER, "Requests.", |r| count(Some(r.requests))),
     ("bytes_in_total", COUNTER, "Request bytes.", |r| count(Some(r.bytes_in))),
     ("bytes_out_total", COUNTER, "Response bytes.", |r| count(Some(r.bytes_out))),
+    ("requests_denied_total", COUNTER, "Requests refused for what they asked for.", |r| count(r.denied_requests)),
+    ("responses_denied_total", COUNTER, "Responses denied; none are.", |_| Some(0.0)),
+    ("denied_connections_total", COUNTER, "Connections denied; none are.", |r| only(Kind::Frontend, r, Some(0.0))),
+    ("denied_sessions_total", COUNTER, "Sessions denied; none are.", |r| only(Kind::Frontend, r, Some(0.0))),
+    ("intercepted_requests_total", COUNTER, "Requests answered in place of a server; none are here.", |r| only(Kind::Frontend, r, Some(0.0))),
+    ("failed_header_rewriting_total", COUNTER, "Header rewrites that failed; none can.", |_| Some(0.0)),
+    ("internal_errors_total", COUNTER, "Connections to servers that failed by a fault of our own.", |r| count(Some(r.internal_errors))),
+    ("http_comp_bytes_in_total", COUNTER, "Bytes to be compressed; nothing is.", not_at_servers),
+    ("http_comp_bytes_out_total", COUNTER, "Bytes compressed; nothing is.", not_at_servers),
+    ("http_comp_bytes_bypassed_total", COUNTER, "Bytes not compressed after all; nothing is.", not_at_servers),
+    ("http_comp_responses_total", COUNTER, "Responses compressed; none are.", not_at_servers),
+    ("http_cache_lookups_total", COUNTER, "Look-ups in a cache; there is none.", not_at_servers),
+    ("http_cache_hits_total", COUNTER, "Hits in a cache; there is none.", not_at_servers),
     ("request_errors_total", COUNTER, "Requests that could not be read.", |r| count(r.request_errors)),
     ("connection_errors_total", COUNTER, "Connections that could not be made.", |r| count(r.connect_errors)),
     ("response_errors_total", COUNTER, "Responses that were broken off, malformed or never came.", |r| count(r.response_errors)),
@@ -185,7 +276,15 @@ const ROW: &[RowMetric] = &[
     ("connection_attempts_total", COUNTER, "New connections.", |r| count(r.connects)),
     ("connection_reuses_total", COUNTER, "Requests over connections that were already there.", |r| count(r.reuses)),
     ("idle_connections_current", GAUGE, "Open connections without a request.", |r| r.idle_connections.map(Into::into)),
+    ("unsafe_idle_connections_current", GAUGE, "Idle connections that may not serve everyone; there are none.", |r| only(Kind::Server, r, Some(0.0))),
+    ("safe_idle_connections_current", GAUGE, "Idle connections that may serve everyone.", |r| r.idle_connections.map(Into::into)),
+    ("private_idle_connections_current", GAUGE, "Idle connections that belong to one client; there are none.", |r| only(Kind::Server, r, Some(0.0))),
+    ("idle_connections_limit", GAUGE, "Connections that may be idle.", |r| r.idle_limit.map(Into::into)),
+    ("used_connections_current", GAUGE, "Connections with a request or a tunnel.", |r| r.used_connections.map(Into::into)),
+    ("need_connections_current", GAUGE, "Connections that will probably be needed.", |r| r.needed_connections.map(Into::into)),
     ("last_session_seconds", GAUGE, "Time since the last session; -1 if there never was one.", last_session),
+    ("queue_time_average_seconds", GAUGE, "Average wait for a server, last 1024.", |r| average(r.queue_time)),
+    ("max_queue_time_seconds", GAUGE, "Longest wait for a server.", |r| longest(r.queue_time)),
     ("connect_time_average_seconds", GAUGE, "Average time to connect, last 1024.", |r| average(r.connect_time)),
     ("response_time_average_seconds", GAUGE, "Average time to the response's head, last 1024.", |r| average(r.response_time)),
     ("total_time_average_seconds", GAUGE, "Average time of an exchange, last 1024.", |r| average(r.total_time)),
@@ -195,10 +294,10 @@ const ROW: &[RowMetric] = &[
     ("weight", GAUGE, "Weight that counts.", |r| r.effective_weight.map(Into::into)),
     ("uweight", GAUGE, "Weight as configured.", |r| r.weight.map(Into::into)),
     ("current_throttle", GAUGE, "Percentage of its share that a server gets while it is eased in; no value otherwise.", |r| r.throttle.map(Into::into)),
-    ("active_servers", GAUGE, "Servers that can take traffic.", |r| only(Kind::Backend, r, r.active)),
-    ("backup_servers", GAUGE, "Backup servers; there are none.", |r| only(Kind::Backend, r, Some(0))),
-    ("active", GAUGE, "1 for a server that is no backup.", |r| only(Kind::Server, r, r.active)),
-    ("backup", GAUGE, "1 for a backup; there are none.", |r| only(Kind::Server, r, Some(0))),
+    ("active_servers", GAUGE, "Servers that can take traffic.", |r| only(Kind::Backend, r, r.active.map(Into::into))),
+    ("backup_servers", GAUGE, "Backup servers; there are none.", |r| only(Kind::Backend, r, Some(0.0))),
+    ("active", GAUGE, "1 for a server that is no backup.", |r| only(Kind::Server, r, r.active.map(Into::into))),
+    ("backup", GAUGE, "1 for a backup; there are none.", |r| only(Kind::Server, r, Some(0.0))),
     ("check_failures_total", COUNTER, "Checks that failed while the server was up.", |r| count(r.failed_checks)),
     ("check_up_down_total", COUNTER, "Times it went down.", |r| count(r.downs)),
     ("check_last_change_seconds", GAUGE, "Time since the last change of status.", |r| seconds(r.since)),
@@ -206,9 +305,6 @@ const ROW: &[RowMetric] = &[
     ("check_code", GAUGE, "Status code of the last check.", |r| r.last_check()?.http_status.map(Into::into)),
     ("check_duration_seconds", GAUGE, "Duration of the last check.", |r| Some(r.last_check()?.took.as_secs_f64())),
 ];
-
-/// Classes of responses, in the order of a row's figures.
-const CODES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
 /// Families of rows of one kind.
 fn of_rows(rows: &[StatRow]) -> Vec<MetricFamily> {
@@ -226,10 +322,13 @@ fn of_rows(rows: &[StatRow]) -> Vec<MetricFamily> {
         family(&format!("{prefix}{name}"), *kind, help, samples.collect())
     });
     let responses = rows.iter().flat_map(|row| {
-        CODES.iter().zip(row.responses).map(|(code, responses)| {
-            let labels = [labels(row), vec![("code", *code)]].concat();
-            sample(labels, COUNTER, responses as f64)
-        })
+        CLASSES
+            .into_iter()
+            .zip(row.responses)
+            .map(|(code, responses)| {
+                let labels = [labels(row), vec![("code", code)]].concat();
+                sample(labels, COUNTER, responses as f64)
+            })
     });
     let states = rows
         .iter()
@@ -314,8 +413,13 @@ fn last_session(row: &StatRow) -> Option<f64> {
     upstream.then(|| count(row.last_request).unwrap_or(-1.0))
 }
 
-fn only(kind: Kind, row: &StatRow, figure: Option<u32>) -> Option<f64> {
-    figure.filter(|_| row.kind == kind).map(Into::into)
+fn only(kind: Kind, row: &StatRow, figure: Option<f64>) -> Option<f64> {
+    figure.filter(|_| row.kind == kind)
+}
+
+/// What `HAProxy` counts of proxies, and does not occur here.
+fn not_at_servers(row: &StatRow) -> Option<f64> {
+    (row.kind != Kind::Server).then_some(0.0)
 }
 
 fn count(figure: Option<u64>) -> Option<f64> {
@@ -340,9 +444,58 @@ fn one_if(holds: bool) -> f64 {
 
 // === of the cluster, and of other parts ===
 
+/// How long servers take to answer. A class has its series from its first
+/// response on: eighteen of them for each that never occurs would drown the
+/// rest.
+fn latency(servers: &[StatRow]) -> MetricFamily {
+    let mut samples = Vec::new();
+    for row in servers {
+        for (latency, class) in row.latency.as_deref().into_iter().flatten().zip(CLASSES) {
+            if latency.count() > 0 {
+                let labels = [labels(row), vec![("code", class)]].concat();
+                samples.push(histogram(labels, latency));
+            }
+        }
+    }
+    histograms(
+        "tidings_server_response_seconds",
+        "Time from a request being sent to the head of its response (HAProxy's Tr), by class \
+         of status.",
+        samples,
+    )
+}
+
+/// How the backend's servers are doing, by status and by the outcome of their
+/// last check.
+fn aggregates(rows: &Rows) -> [MetricFamily; 2] {
+    let backend = &rows.backend;
+    let tally = |states: &'static [&'static str], of: fn(&StatRow) -> Option<&'static str>| {
+        let samples = states.iter().map(|name| {
+            let alike = rows.servers.iter().filter(|row| of(row) == Some(*name));
+            let labels = [labels(backend), vec![("state", *name)]].concat();
+            sample(labels, GAUGE, alike.count() as f64)
+        });
+        samples.collect()
+    };
+    [
+        family(
+            "haproxy_backend_agg_server_status",
+            GAUGE,
+            "Servers by status.",
+            tally(states_of(Kind::Server), |row| Some(state(row.status))),
+        ),
+        family(
+            "haproxy_backend_agg_check_status",
+            GAUGE,
+            "Servers by the outcome of their last check.",
+            tally(&CHECK_STATES, |row| Some(row.last_check()?.code.as_str())),
+        ),
+    ]
+}
+
 /// What servers that failed or left cost. Of the backend as a whole: when
 /// there is something to count, the server's own row is often gone.
-fn given_up(backend: &StatRow) -> [MetricFamily; 2] {
+fn trouble(backend: &StatRow) -> [MetricFamily; 4] {
     let one = |name, help, figure| {
         let values = count(figure).into_iter();
         let samples = values.map(|value| sample(labels(backend), COUNTER, value));
@@ -358,6 +511,16 @@ fn given_up(backend: &StatRow) -> [MetricFamily; 2] {
             "tidings_tunnels_closed_total",
             "Tunnels closed because their server left.",
             backend.tunnels_closed,
+        ),
+        one(
+            "tidings_retries_total",
+            "Attempts at a request after the first.",
+            backend.retries,
+        ),
+        one(
+            "tidings_rebinds_total",
+            "Sticky cookies that named a server that was down, and were replaced.",
+            backend.rebinds,
         ),
     ]
 }
@@ -399,16 +562,13 @@ fn cluster(rows: &Rows, members: &[MemberView]) -> Vec<MetricFamily> {
 fn detection(timeline: &Timeline) -> MetricFamily {
     let by_sign = Sign::ALL.map(|sign| {
         let labels = vec![("sign", sign.as_str())];
-        histogram(labels, timeline.detected_by(sign))
+        histogram(labels, &timeline.detected_by(sign).read())
     });
-    let mut family = MetricFamily::default();
-    family.set_name("tidings_detection_seconds".into());
-    family.set_help(
-        "Time from the first sign that a server is in trouble until it takes no request.".into(),
-    );
-    family.set_field_type(MetricType::HISTOGRAM);
-    family.set_metric(by_sign.into());
-    family
+    histograms(
+        "tidings_detection_seconds",
+        "Time from the first sign that a server is in trouble until it takes no request.",
+        by_sign.into(),
+    )
 }
 
 /// Figures of one name that stand side by side make one family.
@@ -462,10 +622,19 @@ fn sample(labels: Vec<(&str, &str)>, kind: FigureKind, value: f64) -> Metric {
     sample
 }
 
+fn histograms(name: &str, help: &str, histograms: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.into());
+    family.set_help(help.into());
+    family.set_field_type(MetricType::HISTOGRAM);
+    family.set_metric(histograms);
+    family
+}
+
 /// The bucket without a bound comes from the encoder, which takes the count
 /// for it.
-fn histogram(labels: Vec<(&str, &str)>, of: &counters::Histogram) -> Metric {
-    let buckets = of.cumulative().into_iter().map(|(bound, entries)| {
+fn histogram(labels: Vec<(&str, &str)>, of: &Distribution) -> Metric {
+    let buckets = of.cumulative().map(|(bound, entries)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);
         bucket.set_cumulative_count(entries);
@@ -474,7 +643,7 @@ fn histogram(labels: Vec<(&str, &str)>, of: &counters::Histogram) -> Metric {
     let mut histogram = Histogram::default();
     histogram.set_bucket(buckets.collect());
     histogram.set_sample_count(of.count());
-    histogram.set_sample_sum(of.sum().as_secs_f64());
+    histogram.set_sample_sum(of.sum.as_secs_f64());
     let mut sample = Metric::from_label(labels.into_iter().map(label).collect());
     sample.set_histogram(histogram);
     sample
@@ -667,7 +836,7 @@ mod tests {
         for line in types {
             let (name, kind) = line.split_once(' ').unwrap();
             let expected = match name {
-                "tidings_detection_seconds" => "histogram",
+                "tidings_detection_seconds" | "tidings_server_response_seconds" => "histogram",
                 _ if name.ends_with("_total") => "counter",
                 _ => "gauge",
             };
@@ -680,7 +849,7 @@ mod tests {
         let text = scrape();
         assert!(!text.contains("check_failures_total{proxy=\"nodes\",server=\"s1\"}"));
         assert!(text.contains("check_failures_total{proxy=\"nodes\",server=\"t1\"}"));
-        assert!(!text.contains("current_queue"));
+        assert!(!text.contains("total_time_average_seconds{proxy=\"nodes\",server=\"s2\"}"));
     }
 
     #[test]

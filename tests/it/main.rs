@@ -18,6 +18,7 @@ mod balancing;
 mod command_line;
 mod containers;
 mod faults;
+mod figures;
 mod http;
 mod membership;
 mod several;
