@@ -30,6 +30,7 @@ use super::{
     body::ResponseBody,
     client_io::ClientIo,
     error::Error,
+    headers::Origin,
     service::{Client, handle},
     upgrade::Limits,
     watch::{Expired, Watch},
@@ -64,7 +65,7 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     let watch = Rc::new(Watch::new(timeouts, Instant::now()));
     let client = Rc::new(Client {
         peer,
-        local,
+        origin: Origin::new(peer, local),
         watch: Rc::clone(&watch),
         tunnel: RefCell::new(None),
     });

@@ -25,6 +25,9 @@ static NEVER_NOMINATED: [HeaderName; 4] = [
     header::COOKIE,
 ];
 
+/// What `Connection` says that names no field, or one that ends here anyway.
+static OPTIONS: [&str; 3] = ["keep-alive", "close", "upgrade"];
+
 /// Refuses a request that is ambiguous or not for a reverse proxy.
 pub(super) fn check(head: &request::Parts, has_body: bool) -> Result<(), Error> {
     if head.method == Method::CONNECT {
@@ -74,26 +77,47 @@ pub(super) fn check_coding(headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
+/// What a server is told of the client of a connection: made once, and told
+/// with every request on it.
+#[derive(Debug)]
+pub(super) struct Origin {
+    local: SocketAddr,
+    forwarded_for: Option<HeaderValue>,
+    forwarded_port: HeaderValue,
+}
+
+impl Origin {
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        let peer = peer.ip().to_canonical().to_string();
+        Self {
+            local,
+            // ASCII digits, dots and colons always are a header value.
+            forwarded_for: HeaderValue::try_from(peer).ok(),
+            forwarded_port: HeaderValue::from(local.port()),
+        }
+    }
+}
+
 /// Makes a client's head one for a server: origin-form target, no hop-by-hop
 /// field, and who asked.
 ///
 /// Returns whether the request asks to switch protocols, which it is then
 /// still allowed to.
-pub(super) fn prepare_request(
-    head: &mut request::Parts,
-    peer: SocketAddr,
-    local: SocketAddr,
-) -> bool {
-    let upgrade = upgrade_wanted(&head.headers);
-    let trailers_wanted = te_has_trailers(&head.headers);
-    let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
-    strip_hop_by_hop(&mut head.headers);
+pub(super) fn prepare_request(head: &mut request::Parts, origin: &Origin) -> bool {
+    let found = HopByHop::of(&head.headers);
+    let upgrade = if found.connection && found.upgrade {
+        upgrade_wanted(&head.headers)
+    } else {
+        None
+    };
+    let trailers_wanted = found.te && te_has_trailers(&head.headers);
+    strip_hop_by_hop(&mut head.headers, found);
     if let Some(protocol) = &upgrade {
         let connection = HeaderValue::from_static("upgrade");
         head.headers.insert(header::CONNECTION, connection);
         head.headers.insert(header::UPGRADE, protocol.clone());
     }
-    if chunked {
+    if found.transfer_encoding {
         // hyper would send a GET without its body if it were not told.
         let coding = HeaderValue::from_static("chunked");
         head.headers.insert(header::TRANSFER_ENCODING, coding);
@@ -103,8 +127,8 @@ pub(super) fn prepare_request(
             .insert(header::TE, HeaderValue::from_static("trailers"));
     }
     to_origin_form(head);
-    name_a_host(&mut head.headers, local);
-    say_who_asked(&mut head.headers, peer, local);
+    name_a_host(head, origin.local);
+    say_who_asked(&mut head.headers, origin);
     head.version = Version::HTTP_11;
     upgrade.is_some()
 }
@@ -112,11 +136,16 @@ pub(super) fn prepare_request(
 /// Makes a server's head one for the client. Returns how long the server says
 /// it will keep the connection, if it does.
 pub(super) fn prepare_response(head: &mut response::Parts) -> Option<Duration> {
-    let keep_alive = keep_alive_timeout(&head.headers);
+    let found = HopByHop::of(&head.headers);
+    let keep_alive = if found.keep_alive {
+        keep_alive_timeout(&head.headers)
+    } else {
+        None
+    };
     let upgrade = (head.status == http::StatusCode::SWITCHING_PROTOCOLS)
         .then(|| head.headers.get(header::UPGRADE).cloned())
         .flatten();
-    strip_hop_by_hop(&mut head.headers);
+    strip_hop_by_hop(&mut head.headers, found);
     if let Some(protocol) = upgrade {
         let connection = HeaderValue::from_static("upgrade");
         head.headers.insert(header::CONNECTION, connection);
@@ -124,6 +153,40 @@ pub(super) fn prepare_response(head: &mut response::Parts) -> Option<Duration> {
     }
     head.version = Version::HTTP_11;
     keep_alive
+}
+
+/// Which fields a head has that concern one connection only.
+///
+/// Found in one pass: a head has one or two of them, and to look for each by
+/// its name would cost more than all the rest that is done to it.
+#[derive(Debug, Clone, Copy, Default)]
+struct HopByHop {
+    connection: bool,
+    keep_alive: bool,
+    proxy_authorization: bool,
+    proxy_connection: bool,
+    te: bool,
+    transfer_encoding: bool,
+    upgrade: bool,
+}
+
+impl HopByHop {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => found.connection = true,
+                "keep-alive" => found.keep_alive = true,
+                "proxy-authorization" => found.proxy_authorization = true,
+                "proxy-connection" => found.proxy_connection = true,
+                "te" => found.te = true,
+                "transfer-encoding" => found.transfer_encoding = true,
+                "upgrade" => found.upgrade = true,
+                _ => {}
+            }
+        }
+        found
+    }
 }
 
 /// The size of a head on the wire, give or take what hyper adds. The first
@@ -153,9 +216,10 @@ fn te_has_trailers(headers: &HeaderMap) -> bool {
 
 /// RFC 9110 §7.6.1: fields about this connection end here, and so do those
 /// that `Connection` names.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
+fn strip_hop_by_hop(headers: &mut HeaderMap, found: HopByHop) {
+    if found.connection {
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+            .filter(|token| !OPTIONS.iter().any(|word| token.eq_ignore_ascii_case(word)))
             .filter_map(|token| HeaderName::try_from(token).ok())
             .filter(|name| !NEVER_NOMINATED.contains(name))
             .collect();
@@ -164,13 +228,20 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    headers.remove(&KEEP_ALIVE);
-    headers.remove(&PROXY_CONNECTION);
-    headers.remove(header::PROXY_AUTHORIZATION);
-    headers.remove(header::TE);
-    headers.remove(header::UPGRADE);
+    for (there, name) in [
+        (found.keep_alive, &KEEP_ALIVE),
+        (found.proxy_connection, &PROXY_CONNECTION),
+        (found.proxy_authorization, &header::PROXY_AUTHORIZATION),
+        (found.te, &header::TE),
+        (found.upgrade, &header::UPGRADE),
+    ] {
+        if there {
+            headers.remove(name);
+        }
+    }
     // RFC 9112 §6.1: beside a transfer coding a length means nothing.
-    if headers.remove(header::TRANSFER_ENCODING).is_some() {
+    if found.transfer_encoding {
+        headers.remove(header::TRANSFER_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
     }
 }
@@ -191,20 +262,21 @@ fn to_origin_form(head: &mut request::Parts) {
 
 /// HTTP/1.0 has no `Host`, and HTTP/1.1 must have one: the address that was
 /// asked.
-fn name_a_host(headers: &mut HeaderMap, local: SocketAddr) {
-    if !headers.contains_key(header::HOST)
+fn name_a_host(head: &mut request::Parts, local: SocketAddr) {
+    // Without one, HTTP/1.1 was refused already.
+    if head.version != Version::HTTP_11
+        && !head.headers.contains_key(header::HOST)
         && let Ok(host) = HeaderValue::try_from(local.to_string())
     {
-        headers.insert(header::HOST, host);
+        head.headers.insert(header::HOST, host);
     }
 }
 
-fn say_who_asked(headers: &mut HeaderMap, peer: SocketAddr, local: SocketAddr) {
-    // A value of ASCII digits, dots and colons always is a header value.
-    if let Ok(address) = HeaderValue::try_from(peer.ip().to_canonical().to_string()) {
-        headers.append(&X_FORWARDED_FOR, address);
+fn say_who_asked(headers: &mut HeaderMap, origin: &Origin) {
+    if let Some(address) = &origin.forwarded_for {
+        headers.append(&X_FORWARDED_FOR, address.clone());
     }
-    headers.insert(&X_FORWARDED_PORT, HeaderValue::from(local.port()));
+    headers.insert(&X_FORWARDED_PORT, origin.forwarded_port.clone());
     headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static("http"));
 }
 
@@ -244,7 +316,10 @@ mod tests {
 
     fn prepared(target: &str, fields: &[(&str, &str)]) -> (request::Parts, bool) {
         let mut head = request(target, fields);
-        let upgrade = prepare_request(&mut head, PEER.parse().unwrap(), LOCAL.parse().unwrap());
+        let upgrade = prepare_request(
+            &mut head,
+            &Origin::new(PEER.parse().unwrap(), LOCAL.parse().unwrap()),
+        );
         (head, upgrade)
     }
 

@@ -39,8 +39,8 @@ const RECENT_LOSS: Duration = Duration::from_secs(5);
 pub(super) struct Client {
     /// The client's address.
     pub(super) peer: SocketAddr,
-    /// The address it connected to.
-    pub(super) local: SocketAddr,
+    /// What servers are told of it.
+    pub(super) origin: headers::Origin,
     /// What the connection waits for.
     pub(super) watch: Rc<Watch>,
     /// Set by a request that was answered by 101: what the connection becomes.
@@ -98,7 +98,7 @@ async fn forward(
     headers::check(&head, has_body)?;
     let cookie_name = worker.settings.cookie.as_deref();
     let cookie = cookie_name.and_then(|name| sticky::take(&mut head.headers, name));
-    let upgrade = headers::prepare_request(&mut head, client.peer, client.local);
+    let upgrade = headers::prepare_request(&mut head, &client.origin);
     exchange.prepared(&head);
     let method = head.method.clone();
     let repeatable = may_repeat(Sent::Perhaps, &method, has_body);
