@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{
     child::{Child, Exit},
+    output::Output,
     supervisor::{Decision, Policy, Supervisor},
 };
 
@@ -27,12 +28,15 @@ pub struct Command {
 }
 
 impl Command {
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&self, output: Option<&Output>) -> io::Result<Child> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments);
         // The cluster's key is the agent's; an app has no use for it.
         command.env_remove("TIDINGS_GOSSIP_KEY");
-        Child::spawn(command)
+        match output {
+            Some(output) => Child::spawn_heard(command, output),
+            None => Child::spawn(command),
+        }
     }
 }
 
@@ -40,6 +44,7 @@ impl Command {
 #[derive(Debug)]
 pub(super) struct App {
     command: Command,
+    output: Option<Output>,
     supervisor: Supervisor,
     state: State,
     /// The present process has been told to end.
@@ -58,11 +63,17 @@ enum State {
 }
 
 impl App {
-    /// Starts it for the first time.
-    pub(super) fn start(command: Command, policy: Policy) -> io::Result<Self> {
-        let child = command.spawn()?;
+    /// Starts it for the first time. What it says goes through `output`, or
+    /// where the agent's own output goes.
+    pub(super) fn start(
+        command: Command,
+        policy: Policy,
+        output: Option<Output>,
+    ) -> io::Result<Self> {
+        let child = command.spawn(output.as_ref())?;
         Ok(Self {
             command,
+            output,
             supervisor: Supervisor::new(policy, Instant::now()),
             state: State::Running(child),
             told: false,
@@ -172,7 +183,7 @@ impl App {
         let now = Instant::now();
         self.told = false;
         self.supervisor.started(now);
-        match self.command.spawn() {
+        match self.command.spawn(self.output.as_ref()) {
             Ok(child) => self.state = State::Running(child),
             Err(err) => {
                 warn!("{}: {err}", self.command.program.display());

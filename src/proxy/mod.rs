@@ -8,6 +8,7 @@ mod client_io;
 mod connection;
 mod error;
 mod exchange;
+mod explain;
 mod headers;
 mod retry;
 mod service;
@@ -36,8 +37,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
-pub use self::{access_log::AccessLog, watch::Timeouts};
 use self::{access_log::BadRequest, upstream::Upstreams};
+pub use self::{
+    access_log::{AccessLog, Format, Names},
+    watch::Timeouts,
+};
 use crate::{
     balance::Algorithm,
     counters::Totals,
@@ -58,6 +62,8 @@ pub struct Settings {
     pub cookie: Option<String>,
     /// Attempts after the first.
     pub retries: u32,
+    /// Whether responses say why their request went where it went.
+    pub explain: bool,
     /// Whether faults that requests meet are told to the pool.
     pub observe: bool,
     /// How long to wait for what.
@@ -91,6 +97,8 @@ struct Worker {
     inputs: mpsc::Sender<Input>,
     totals: Arc<Totals>,
     access_log: Option<AccessLog>,
+    /// Whether anyone wants to know why requests go where they go.
+    explains: bool,
     draining: CancellationToken,
     upstreams: Rc<Upstreams>,
     budget: TpsBudget,
@@ -192,7 +200,10 @@ async fn keep_house(worker: Rc<Worker>) {
 
 impl Worker {
     fn new(shared: Shared) -> Self {
+        let log = shared.access_log.as_ref();
+        let explains = shared.settings.explain || log.is_some_and(AccessLog::explains);
         Self {
+            explains,
             settings: shared.settings,
             pool: RefCell::new(shared.pool.cached()),
             reader: shared.pool,
@@ -212,17 +223,12 @@ impl Worker {
         spawn_local(self.connections.track_future(serving));
     }
 
-    fn log_bad_request(&self, peer: SocketAddr, what: BadRequest) {
+    fn log_bad_request(&self, peer: SocketAddr, took: Duration, what: BadRequest) {
         let frontend = &self.totals.frontend;
         frontend.request_errors.inc();
         frontend.response(what.status);
         if let Some(log) = &self.access_log {
-            log.write_bad_request(
-                peer,
-                &self.settings.frontend,
-                frontend.connections.get(),
-                what,
-            );
+            log.write_bad_request(peer, took, frontend.connections.get(), what);
         }
     }
 }

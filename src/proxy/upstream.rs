@@ -141,6 +141,8 @@ pub(super) struct Failure {
     pub(super) sent: Sent,
     /// The request, where nothing of it was sent.
     pub(super) request: Option<Request<RequestBody>>,
+    /// How long connecting took, where there was a connection.
+    pub(super) connect_time: Option<Duration>,
     /// The connection had served before: its end may be the server's ordinary
     /// clearing of idle connections and says little about the server.
     pub(super) reused: bool,
@@ -218,6 +220,7 @@ impl Upstreams {
                 kind,
                 sent: Sent::Nothing,
                 request: Some(request),
+                connect_time: None,
                 reused: false,
             }),
         }
@@ -417,20 +420,26 @@ impl Lease {
         let outcome = sent.await;
         watch.arrived(Waiting::Server);
         let abandoned = self.link.stage.replace(Stage::Settled) == Stage::Abandoned;
-        match outcome {
-            Some(Ok(response)) => Ok(Answer {
-                response,
-                lease: self,
-                connect_time,
-                response_time: began.elapsed(),
-            }),
-            Some(Err(_)) if abandoned => Err(Failure::after_sending(FailureKind::Abandoned)),
-            Some(Err(err)) if err.error().is_parse() => {
-                Err(Failure::after_sending(FailureKind::Malformed))
+        let failure = match outcome {
+            Some(Ok(response)) => {
+                return Ok(Answer {
+                    response,
+                    lease: self,
+                    connect_time,
+                    response_time: began.elapsed(),
+                });
             }
-            Some(Err(mut err)) => Err(Failure::broken(err.take_message())),
-            None => Err(Failure::after_sending(FailureKind::ResponseTimeout)),
-        }
+            Some(Err(_)) if abandoned => Failure::after_sending(FailureKind::Abandoned),
+            Some(Err(err)) if err.error().is_parse() => {
+                Failure::after_sending(FailureKind::Malformed)
+            }
+            Some(Err(mut err)) => Failure::broken(err.take_message()),
+            None => Failure::after_sending(FailureKind::ResponseTimeout),
+        };
+        Err(Failure {
+            connect_time: Some(connect_time),
+            ..failure
+        })
     }
 
     /// Notes how long the server says it keeps the connection.
@@ -473,6 +482,7 @@ impl Failure {
             kind,
             sent: Sent::Perhaps,
             request: None,
+            connect_time: None,
             reused: false,
         }
     }
@@ -488,6 +498,7 @@ impl Failure {
             kind,
             sent,
             request,
+            connect_time: None,
             reused: false,
         }
     }
