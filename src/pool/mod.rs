@@ -10,6 +10,7 @@ pub mod server;
 pub mod snapshot;
 pub mod state;
 pub mod timeline;
+mod words;
 pub mod writer;
 
 use std::sync::Arc;

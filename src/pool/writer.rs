@@ -8,13 +8,16 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::{
     Reader,
+    server::CheckReport,
     state::{Event, Input, State},
     timeline::Timeline,
+    words::{Gravity, Words},
 };
+use crate::syslog::{STATE, STATE_ALERT, STATE_EMERGENCY};
 
 /// Inputs that come within this time share one snapshot: a hundred agents
 /// that start together cost a few rebuilds, not a hundred.
@@ -29,7 +32,7 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub struct Writer {
     state: State,
-    service: String,
+    words: Words,
     inputs: mpsc::Receiver<Input>,
     snapshot: Arc<ArcSwap<super::Snapshot>>,
     generation: watch::Sender<u64>,
@@ -42,6 +45,7 @@ impl Writer {
     pub fn new(service: String, mut state: State) -> (Self, mpsc::Sender<Input>, Reader) {
         let (sender, inputs) = mpsc::channel(QUEUE);
         let first = state.snapshot();
+        let words = Words::new(service, &first);
         let (generation, seen) = watch::channel(first.generation);
         let snapshot = Arc::new(ArcSwap::from_pointee(first));
         let timeline = Arc::<Timeline>::default();
@@ -52,7 +56,7 @@ impl Writer {
         };
         let writer = Self {
             state,
-            service,
+            words,
             inputs,
             snapshot,
             generation,
@@ -77,7 +81,7 @@ impl Writer {
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     let events = self.state.tick(Instant::now());
-                    self.report(events);
+                    self.report(events, None);
                     self.publish();
                 }
             }
@@ -87,8 +91,12 @@ impl Writer {
     fn take(&mut self, batch: &mut Vec<Input>) {
         let now = Instant::now();
         for input in batch.drain(..) {
+            let check = match &input {
+                Input::Probed(_, check) => Some(check.clone()),
+                _ => None,
+            };
             let events = self.state.apply(input, now);
-            self.report(events);
+            self.report(events, check.as_ref());
         }
     }
 
@@ -100,9 +108,17 @@ impl Writer {
         self.generation.send_replace(generation);
     }
 
-    fn report(&self, events: Vec<Event>) {
+    fn report(&mut self, events: Vec<Event>, check: Option<&CheckReport>) {
         for event in events {
-            info!("Server {}/{event}", self.service);
+            let standing = self.state.standing(&event.server);
+            for (gravity, line) in self.words.tell(&event, check, standing) {
+                match gravity {
+                    Gravity::Notice => info!(target: STATE, "{line}"),
+                    Gravity::Warning => warn!(target: STATE, "{line}"),
+                    Gravity::Alert => warn!(target: STATE_ALERT, "{line}"),
+                    Gravity::Emergency => error!(target: STATE_EMERGENCY, "{line}"),
+                }
+            }
             self.timeline.add(event);
         }
     }
