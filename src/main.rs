@@ -147,6 +147,9 @@ fn start_logging(cli: &Cli) -> io::Result<(Lines, Option<Syslog>)> {
         .with(to_stderr)
         .with(syslog.as_ref().map(Syslog::layer))
         .init();
+    if let Some(syslog) = &syslog {
+        syslog.follow()?;
+    }
     Ok((lines, syslog))
 }
 

@@ -132,7 +132,7 @@ async fn forward(
                 return forwarded.checked(worker);
             }
             Err(failure) if progress.as_ref().is_some_and(|p| p.broken()) => {
-                drop(failure);
+                exchange.not_answered(failure.connect_time);
                 return Err(Error::ClientAbort);
             }
             Err(failure) => {

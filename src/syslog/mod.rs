@@ -143,10 +143,11 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    /// Starts to send to `target`, in the name of this process as `node`.
+    /// Starts to send to `target`, in the name of this process as `node`, once
+    /// it is told to [`follow`](Self::follow) the target's name.
     pub fn start(target: Target, node: &str) -> io::Result<Self> {
         let dropped = Arc::<Counter>::default();
-        let destination = Destination::follow(target)?;
+        let destination = Destination::new(target);
         let sender = Sender::new(destination.clone(), Arc::clone(&dropped));
         let (lines, _writer) = Lines::start("syslog", sender, Arc::clone(&dropped))?;
         Ok(Self {
@@ -155,6 +156,12 @@ impl Syslog {
             origin: Origin::own(node),
             dropped,
         })
+    }
+
+    /// Looks up where the target is. Whoever is to hear of failures must be
+    /// listening by now.
+    pub fn follow(&self) -> io::Result<()> {
+        self.destination.follow()
     }
 
     /// For `tracing`.

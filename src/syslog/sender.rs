@@ -21,6 +21,7 @@ const PAUSE_FAILING: Duration = Duration::from_secs(1);
 /// Where the target is at the moment.
 #[derive(Debug, Clone)]
 pub struct Destination {
+    target: Target,
     found: Arc<Found>,
 }
 
@@ -32,27 +33,32 @@ struct Found {
 }
 
 impl Destination {
-    /// Where `target` is. Its name is looked up by a thread of its own, again
-    /// and again, since its address may change.
-    pub fn follow(target: Target) -> io::Result<Self> {
-        let found = Arc::<Found>::default();
+    /// Where `target` will be [looked up](Self::follow).
+    pub fn new(target: Target) -> Self {
+        let found = Arc::default();
+        Self { target, found }
+    }
+
+    /// Looks the name up, by a thread of its own again and again, since its
+    /// address may change. Messages wait for the first look.
+    pub fn follow(&self) -> io::Result<()> {
+        let (found, target) = (Arc::clone(&self.found), self.target.clone());
         if let Ok(ip) = target.host.parse() {
             let addr = SocketAddr::new(ip, target.port);
             found.addr.store(Some(Arc::new(addr)));
             found.looked.get_or_init(|| ());
-        } else {
-            let found = Arc::clone(&found);
-            let name = "syslog-name".to_owned();
-            let keep_resolved = move || {
-                let mut failing = false;
-                loop {
-                    failing = found.look(&target, lookup(&target), failing);
-                    thread::sleep(if failing { PAUSE_FAILING } else { PAUSE });
-                }
-            };
-            thread::Builder::new().name(name).spawn(keep_resolved)?;
+            return Ok(());
         }
-        Ok(Self { found })
+        let keep_resolved = move || {
+            let mut failing = false;
+            loop {
+                failing = found.look(&target, lookup(&target), failing);
+                thread::sleep(if failing { PAUSE_FAILING } else { PAUSE });
+            }
+        };
+        let name = "syslog-name".to_owned();
+        thread::Builder::new().name(name).spawn(keep_resolved)?;
+        Ok(())
     }
 
     /// Waits for the first look at the name, and no longer.
@@ -190,7 +196,7 @@ mod tests {
         for answers in looks {
             found.look(&target, answers, false);
         }
-        Destination { found }
+        Destination { target, found }
     }
 
     #[test]

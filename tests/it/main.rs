@@ -19,5 +19,6 @@ mod command_line;
 mod faults;
 mod haproxy;
 mod http;
+mod logs;
 mod membership;
 mod several;
