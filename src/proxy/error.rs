@@ -33,6 +33,9 @@ pub(super) enum Error {
     /// No server accepted a connection in time.
     #[error("connect time-out")]
     ConnectTimeout,
+    /// There is no descriptor, port or memory left for a connection.
+    #[error("out of descriptors, ports or memory")]
+    Exhausted,
     /// The server broke the connection before it answered.
     #[error("the server broke off before it answered")]
     ServerAbort,
@@ -56,7 +59,7 @@ impl Error {
             Self::UnknownCoding => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoServer | Self::ConnectFailed | Self::ConnectTimeout => {
+            Self::NoServer | Self::ConnectFailed | Self::ConnectTimeout | Self::Exhausted => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::ServerAbort | Self::BadResponse | Self::ServerLost => StatusCode::BAD_GATEWAY,
@@ -76,6 +79,7 @@ impl Error {
             Self::ClientAbort => *b"CD",
             Self::NoServer | Self::ConnectFailed => *b"SC",
             Self::ConnectTimeout => *b"sC",
+            Self::Exhausted => *b"RC",
             Self::ServerAbort => *b"SH",
             Self::BadResponse => *b"PH",
             Self::ServerLost => *b"DH",

@@ -269,7 +269,9 @@ impl Attempts<'_> {
         let backend = &self.worker.totals.backend;
         for counters in [backend, &server.live.counters] {
             match failure.kind {
-                FailureKind::Refused | FailureKind::ConnectTimeout => counters.connect_errors.inc(),
+                FailureKind::Refused | FailureKind::ConnectTimeout | FailureKind::Exhausted => {
+                    counters.connect_errors.inc();
+                }
                 FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
                     counters.response_errors.inc();
                 }
@@ -283,6 +285,7 @@ impl Attempts<'_> {
             FailureKind::Refused => self.worker.report(server, Fault::Refused),
             FailureKind::Broken => self.worker.report(server, Fault::Broken),
             FailureKind::ConnectTimeout
+            | FailureKind::Exhausted
             | FailureKind::Malformed
             | FailureKind::ResponseTimeout
             | FailureKind::Abandoned => {}
@@ -326,6 +329,7 @@ impl From<FailureKind> for Error {
         match kind {
             FailureKind::Refused => Self::ConnectFailed,
             FailureKind::ConnectTimeout => Self::ConnectTimeout,
+            FailureKind::Exhausted => Self::Exhausted,
             FailureKind::Broken => Self::ServerAbort,
             FailureKind::Malformed => Self::BadResponse,
             FailureKind::Abandoned => Self::ServerLost,

@@ -20,6 +20,7 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::{
     task::{AbortHandle, spawn_local},
     time::{Instant, timeout},
@@ -155,6 +156,8 @@ pub(super) enum FailureKind {
     Refused,
     /// No connection in time.
     ConnectTimeout,
+    /// No connection for want of a descriptor, a port or memory of our own.
+    Exhausted,
     /// The connection broke.
     Broken,
     /// What came is not HTTP.
@@ -525,6 +528,37 @@ fn connect_failure(err: &io::Error) -> FailureKind {
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable => FailureKind::Refused,
+        _ if is_exhaustion(err) => FailureKind::Exhausted,
         _ => FailureKind::ConnectTimeout,
+    }
+}
+
+fn is_exhaustion(err: &io::Error) -> bool {
+    let exhausted = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+        Errno::AGAIN,
+    ];
+    Errno::from_io_error(err).is_some_and(|err| exhausted.contains(&err))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_of_our_own_is_told_from_the_servers() {
+        for (errno, kind) in [
+            (Errno::CONNREFUSED, FailureKind::Refused),
+            (Errno::HOSTUNREACH, FailureKind::Refused),
+            (Errno::TIMEDOUT, FailureKind::ConnectTimeout),
+            (Errno::MFILE, FailureKind::Exhausted),
+            (Errno::ADDRNOTAVAIL, FailureKind::Exhausted),
+        ] {
+            assert_eq!(connect_failure(&errno.into()), kind, "{errno}");
+        }
     }
 }
