@@ -52,7 +52,7 @@ impl Drop for HaProxy {
 impl HaProxy {
     fn start(backend: &str, log: SocketAddr) -> Self {
         let http = free_port(own_address());
-        let config = std::env::temp_dir().join(format!("tidings-haproxy-{}.cfg", http));
+        let config = std::env::temp_dir().join(format!("tidings-haproxy-{http}.cfg"));
         let text = format!(
             "global\n log {log} format rfc5424 local0\n\
              defaults\n log global\n mode http\n option httplog\n option dontlognull\n \
@@ -142,7 +142,8 @@ fn shape(line: &str) -> String {
     let timers = timers.map(|timer| if timer == "-1" { "-1" } else { "n" });
     fields[4] = timers.collect::<Vec<_>>().join("/");
     let (client, _port) = fields[0].rsplit_once(':').unwrap();
-    fields[0] = client.to_owned();
+    let client = client.to_owned();
+    fields[0] = client;
     let date: String = fields[1]
         .chars()
         .map(|c| if c.is_ascii_digit() { '0' } else { c })
@@ -150,7 +151,7 @@ fn shape(line: &str) -> String {
     // The month may be another by the second line.
     fields[1] = date.split('/').map(|part| part.len().to_string()).collect();
     assert!(fields[6].parse::<u64>().is_ok(), "bytes: {line}");
-    fields[6] = "n".to_owned();
+    fields[6] = "n".into();
     fields.join(" ")
 }
 
@@ -236,7 +237,7 @@ fn server() -> Origin {
             "/hang" => until_closed(visit),
             "/flood" => {
                 visit.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")?;
-                (0..1000).try_for_each(|_| visit.send([b'x'; 100_000]))
+                (0..1000).try_for_each(|_| visit.send(vec![b'x'; 100_000]))
             }
             "/cookie" => visit.send(
                 "HTTP/1.1 200 OK\r\nset-cookie: SERVERID=mine\r\ncontent-length: 2\r\n\r\nok",

@@ -41,7 +41,7 @@ impl Receiver {
     /// The next message that `wanted` says yes to; all before it are dropped.
     #[track_caller]
     pub(crate) fn next(&self, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
-        let mut datagram = [0; 64 * 1024];
+        let mut datagram = vec![0; 64 * 1024];
         loop {
             let read = self.0.recv(&mut datagram);
             let length = read.unwrap_or_else(|err| panic!("{what}: {err}"));
