@@ -30,7 +30,7 @@ pub(super) enum Gravity {
 
 /// How the pool stands after a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct Roll {
     /// Servers that are up.
     pub(super) active: usize,
     /// Requests in the server that changed.
@@ -69,19 +69,19 @@ impl Words {
         &mut self,
         event: &Event,
         check: Option<&CheckReport>,
-        standing: Standing,
+        roll: Roll,
     ) -> Vec<(Gravity, String)> {
         let before = self.note(event);
         let about = About {
             event,
             before,
             check,
-            standing,
+            roll,
         };
         let (service, server) = (&self.service, &event.server);
         let line = format!("Server {service}/{server} {about}");
         let mut lines = vec![(about.gravity(), line)];
-        lines.extend(self.tell_of_pool(standing));
+        lines.extend(self.tell_of_pool(roll));
         lines
     }
 
@@ -98,10 +98,10 @@ impl Words {
         }
     }
 
-    fn tell_of_pool(&mut self, standing: Standing) -> Option<(Gravity, String)> {
-        let Standing {
+    fn tell_of_pool(&mut self, roll: Roll) -> Option<(Gravity, String)> {
+        let Roll {
             active, can_serve, ..
-        } = standing;
+        } = roll;
         let was_well = std::mem::replace(&mut self.well, active > 0);
         let served = std::mem::replace(&mut self.served, can_serve);
         let service = &self.service;
@@ -124,7 +124,7 @@ struct About<'a> {
     event: &'a Event,
     before: Option<Status>,
     check: Option<&'a CheckReport>,
-    standing: Standing,
+    roll: Roll,
 }
 
 impl About<'_> {
@@ -191,9 +191,9 @@ impl About<'_> {
     }
 
     fn left(&self) -> impl Display {
-        let Standing {
+        let Roll {
             active, sessions, ..
-        } = self.standing;
+        } = self.roll;
         fmt::from_fn(move |f| {
             // No server has a queue.
             write!(
@@ -205,7 +205,7 @@ impl About<'_> {
     }
 
     fn online(&self) -> impl Display {
-        let active = self.standing.active;
+        let active = self.roll.active;
         fmt::from_fn(move |f| {
             write!(
                 f,
@@ -263,8 +263,8 @@ mod tests {
     use super::*;
     use crate::pool::state::Sign;
 
-    fn standing(active: usize) -> Standing {
-        Standing {
+    fn roll(active: usize) -> Roll {
+        Roll {
             active,
             sessions: 3,
             can_serve: active > 0,
@@ -291,7 +291,7 @@ mod tests {
     /// What is told of the last of these changes, where one server is left.
     fn told(changes: &[Status], check: Option<&CheckReport>) -> (Gravity, String) {
         let mut words = Words::new("nodes".into(), &Snapshot::default());
-        let tell = |status: &Status| words.tell(&became(*status), check, standing(1)).remove(0);
+        let tell = |status: &Status| words.tell(&became(*status), check, roll(1)).remove(0);
         let told: Vec<_> = changes.iter().map(tell).collect();
         told.last().unwrap().clone()
     }
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn what_haproxy_does_not_know_stands_behind_its_sentence() {
         let mut words = Words::new("nodes".into(), &Snapshot::default());
-        words.tell(&became(Status::Up), None, standing(1));
+        words.tell(&became(Status::Up), None, roll(1));
         let event = Event {
             detected: Some(Detection {
                 sign: Sign::Lifeline,
@@ -395,7 +395,7 @@ mod tests {
             }),
             ..became(Status::Down(Cause::Silent))
         };
-        let lines = words.tell(&event, None, standing(2));
+        let lines = words.tell(&event, None, roll(2));
         assert_eq!(
             lines,
             [(
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn the_last_servers_end_is_an_emergency_and_told_once() {
         let mut words = Words::new("nodes".into(), &Snapshot::default());
-        let mut told = |status, active| words.tell(&became(status), None, standing(active));
+        let mut told = |status, active| words.tell(&became(status), None, roll(active));
         assert_eq!(told(Status::Up, 1).len(), 1);
         let lines = told(Status::Down(Cause::Refused), 0);
         let none_left = "backend nodes has no server available!".to_owned();
@@ -422,13 +422,13 @@ mod tests {
     #[test]
     fn a_last_resort_is_told_of_as_one() {
         let mut words = Words::new("nodes".into(), &Snapshot::default());
-        words.tell(&became(Status::Up), None, standing(1));
+        words.tell(&became(Status::Up), None, roll(1));
         let lost = became(Status::Down(Cause::Silent));
-        let standing = Standing {
+        let roll = Roll {
             can_serve: true,
-            ..standing(0)
+            ..roll(0)
         };
-        let lines = words.tell(&lost, None, standing);
+        let lines = words.tell(&lost, None, roll);
         assert_eq!(lines[1].0, Gravity::Alert);
         assert!(lines[1].1.contains("no server that is up"), "{lines:?}");
     }
@@ -441,7 +441,7 @@ mod tests {
                 what,
                 ..became(Status::Up)
             };
-            words.tell(&event, None, standing(1)).remove(0).1
+            words.tell(&event, None, roll(1)).remove(0).1
         };
         let joined = told(Change::Joined(Status::Up));
         assert!(

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::{
     Reader,
     server::CheckReport,
+    standing::Standing,
     state::{Event, Input, State},
     timeline::Timeline,
     words::{Gravity, Words},
@@ -33,6 +34,7 @@ const QUEUE: usize = 4096;
 pub struct Writer {
     state: State,
     words: Words,
+    standing: Standing,
     inputs: mpsc::Receiver<Input>,
     snapshot: Arc<ArcSwap<super::Snapshot>>,
     generation: watch::Sender<u64>,
@@ -44,8 +46,10 @@ impl Writer {
     /// The first snapshot is there at once.
     pub fn new(service: String, mut state: State) -> (Self, mpsc::Sender<Input>, Reader) {
         let (sender, inputs) = mpsc::channel(QUEUE);
-        let first = state.snapshot();
+        let mut first = state.snapshot();
         let words = Words::new(service, &first);
+        let standing = Standing::new(first.can_serve(), Instant::now());
+        first.standing = Some(standing);
         let (generation, seen) = watch::channel(first.generation);
         let snapshot = Arc::new(ArcSwap::from_pointee(first));
         let timeline = Arc::<Timeline>::default();
@@ -57,6 +61,7 @@ impl Writer {
         let writer = Self {
             state,
             words,
+            standing,
             inputs,
             snapshot,
             generation,
@@ -101,7 +106,9 @@ impl Writer {
     }
 
     fn publish(&mut self) {
-        let snapshot = self.state.snapshot();
+        let mut snapshot = self.state.snapshot();
+        self.standing = self.standing.then(snapshot.can_serve(), Instant::now());
+        snapshot.standing = Some(self.standing);
         let generation = snapshot.generation;
         self.snapshot.store(Arc::new(snapshot));
         // After the store: whoever hears of it finds it.
@@ -110,8 +117,8 @@ impl Writer {
 
     fn report(&mut self, events: Vec<Event>, check: Option<&CheckReport>) {
         for event in events {
-            let standing = self.state.standing(&event.server);
-            for (gravity, line) in self.words.tell(&event, check, standing) {
+            let roll = self.state.roll(&event.server);
+            for (gravity, line) in self.words.tell(&event, check, roll) {
                 match gravity {
                     Gravity::Notice => info!(target: STATE, "{line}"),
                     Gravity::Warning => warn!(target: STATE, "{line}"),

@@ -20,7 +20,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    counters::{Counters, unix_seconds},
+    counters::{OwnCounter, Traffic},
     pool::Server,
 };
 
@@ -73,6 +73,9 @@ pub(super) struct Exchange {
     status: Option<StatusCode>,
     bytes_in: u64,
     bytes_out: u64,
+    /// By how much the heads grew on their way through.
+    request_growth: i64,
+    response_growth: i64,
     retries: u32,
     redispatched: bool,
     termination: Termination,
@@ -98,12 +101,9 @@ impl Exchange {
     ) -> Box<Self> {
         let begun = Instant::now();
         let head_since = watch.begin_exchange(begun);
-        let totals = &worker.totals;
-        for counters in [&totals.frontend, &totals.backend] {
-            counters.requests.inc();
-            counters.active.inc();
-        }
-        let first_line = request.method().as_str().len() + uri_len(request.uri()) + 12;
+        worker.ledger.all().traffic.requests.inc();
+        worker.ledger.shared().backend.active.inc();
+        let first_line = first_line(request.method(), request.uri());
         Box::new(Self {
             worker: Rc::clone(worker),
             watch: Rc::clone(watch),
@@ -123,6 +123,8 @@ impl Exchange {
             status: None,
             bytes_in: super::headers::wire_size(request.headers(), first_line),
             bytes_out: 0,
+            request_growth: 0,
+            response_growth: 0,
             retries: 0,
             redispatched: false,
             termination: Termination::CLIENT_GONE,
@@ -140,23 +142,27 @@ impl Exchange {
         if let Some(before) = self.server.take() {
             before.live.counters.active.dec();
             self.retries += 1;
-            before.live.counters.retries.inc();
-            self.worker.totals.backend.retries.inc();
+            self.count_at(&before, |traffic| &traffic.retries);
             if before.life != server.life {
                 self.redispatched = true;
-                before.live.counters.redispatches.inc();
-                self.worker.totals.backend.redispatches.inc();
+                self.count_at(&before, |traffic| &traffic.redispatches);
             }
         }
-        let counters = &server.live.counters;
-        counters.requests.inc();
-        counters.active.inc();
-        counters.touch(unix_seconds());
+        server.live.counters.active.inc();
+        // The totals have it since its head arrived.
+        let tally = self.worker.ledger.server(&server.live);
+        tally.traffic.requests.inc();
         if balanced {
-            counters.balanced.inc();
-            self.worker.totals.backend.balanced.inc();
+            self.count_at(server, |traffic| &traffic.balanced);
         }
         self.server = Some(Arc::clone(server));
+    }
+
+    /// Its head is ready for servers. Nothing of its body has gone by yet.
+    pub(super) fn prepared(&mut self, head: &http::request::Parts) {
+        let first_line = first_line(&head.method, &head.uri);
+        let size = super::headers::wire_size(&head.headers, first_line);
+        self.request_growth = growth(self.bytes_in, size);
     }
 
     /// What its cookie turned out to be.
@@ -204,12 +210,17 @@ impl Exchange {
     pub(super) fn responded(&mut self, status: StatusCode, took: Duration) {
         self.status = Some(status);
         self.response_time = Some(took);
+        if let Some(server) = &self.server {
+            let tally = self.worker.ledger.server(&server.live);
+            tally.response(status.as_u16(), took);
+        }
     }
 
-    /// The response's head goes to the client. Until the body's end is
-    /// reported, an end counts as the client's.
-    pub(super) fn begin_response(&mut self, head_bytes: u64) {
+    /// The response's head, which was of `received` bytes, goes to the client.
+    /// Until the body's end is reported, an end counts as the client's.
+    pub(super) fn begin_response(&mut self, head_bytes: u64, received: u64) {
         self.bytes_out += head_bytes;
+        self.response_growth = growth(received, head_bytes);
         self.watch.begin_response();
         self.termination = Termination::CLIENT_GONE_IN_DATA;
     }
@@ -239,9 +250,8 @@ impl Exchange {
     /// The exchange was a tunnel, closed because its server left.
     pub(super) fn count_closed_tunnel(&self) {
         if let Some(server) = &self.server {
-            server.live.counters.tunnels_closed.inc();
+            self.count_at(server, |traffic| &traffic.tunnels_closed);
         }
-        self.worker.totals.backend.tunnels_closed.inc();
     }
 
     /// The exchange ended in this way.
@@ -249,43 +259,55 @@ impl Exchange {
         self.termination = termination;
     }
 
+    fn count_at(&self, server: &Server, which: fn(&Traffic) -> &OwnCounter) {
+        self.worker.ledger.inc(&server.live, which);
+    }
+
     fn count(&self, total: Duration) {
-        let totals = &self.worker.totals;
-        let server = self.server.as_ref().map(|server| &server.live.counters);
-        for counters in [Some(&totals.frontend), Some(&totals.backend), server] {
-            let Some(counters) = counters else { continue };
-            counters.active.dec();
-            counters.bytes_in.add(self.bytes_in);
-            counters.bytes_out.add(self.bytes_out);
-            if let Some(status) = self.status {
-                counters.response(status.as_u16());
+        let ledger = &self.worker.ledger;
+        ledger.shared().backend.active.dec();
+        let all = ledger.all();
+        self.count_traffic(&all.traffic, total);
+        if let Some(status) = self.status {
+            all.response(status.as_u16());
+        }
+        if self.termination.0[1] == b'R' {
+            match self.status {
+                Some(StatusCode::METHOD_NOT_ALLOWED) => all.denied.inc(),
+                _ => all.request_errors.inc(),
             }
         }
-        for counters in [Some(&totals.backend), server] {
-            let Some(counters) = counters else { continue };
-            self.count_times(counters, total);
-            self.count_end(counters);
+        if self.affinity == Affinity::Down && self.cookie_sent == CookieSent::Inserted {
+            all.rebinds.inc();
         }
-        totals.backend.touch(unix_seconds());
-        if self.termination.0[1] == b'R' {
-            totals.frontend.request_errors.inc();
+        if let Some(server) = &self.server {
+            server.live.counters.active.dec();
+            self.count_traffic(&ledger.server(&server.live).traffic, total);
         }
     }
 
-    fn count_times(&self, counters: &Counters, total: Duration) {
+    fn count_traffic(&self, traffic: &Traffic, total: Duration) {
+        traffic.bytes_in.add(self.bytes_in);
+        traffic.bytes_out.add(self.bytes_out);
+        if self.response_time.is_some() {
+            let to = self.bytes_in.saturating_add_signed(self.request_growth);
+            let from = self.bytes_out.saturating_add_signed(-self.response_growth);
+            traffic.bytes_to_servers.add(to);
+            traffic.bytes_from_servers.add(from);
+        }
+        if let Some(wait) = self.wait_time {
+            traffic.queue_time.enter(wait);
+        }
         if let Some(connect) = self.connect_time {
-            counters.connect_time.enter(connect);
+            traffic.connect_time.enter(connect);
         }
         if let Some(response) = self.response_time {
-            counters.response_time.enter(response);
-            counters.total_time.enter(total);
+            traffic.response_time.enter(response);
+            traffic.total_time.enter(total);
         }
-    }
-
-    fn count_end(&self, counters: &Counters) {
         match self.termination.0 {
-            [b'C', _] => counters.client_aborts.inc(),
-            [b's' | b'S', b'D'] => counters.server_aborts.inc(),
+            [b'C', _] => traffic.client_aborts.inc(),
+            [b's' | b'S', b'D'] => traffic.server_aborts.inc(),
             _ => {}
         }
     }
@@ -295,7 +317,7 @@ impl Exchange {
         let Some(log) = &self.worker.access_log else {
             return;
         };
-        let totals = &self.worker.totals;
+        let totals = self.worker.ledger.shared();
         let connections = totals.frontend.connections.get();
         let server = self.server.take();
         let accepted = self.termination.0 != *b"PR";
@@ -359,6 +381,12 @@ impl Drop for Exchange {
     }
 }
 
-fn uri_len(uri: &Uri) -> usize {
-    uri.path_and_query().map_or(1, |path| path.as_str().len())
+/// The length of a request's first line, with its end.
+fn first_line(method: &Method, uri: &Uri) -> usize {
+    let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
+    method.as_str().len() + path + "  HTTP/1.1\r\n".len()
+}
+
+fn growth(from: u64, to: u64) -> i64 {
+    to.cast_signed().wrapping_sub(from.cast_signed())
 }

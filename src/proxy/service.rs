@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     balance::{self, Tried, sticky},
+    counters::Gauge,
     pool::{Server, Snapshot, state::Fault},
 };
 
@@ -99,6 +100,7 @@ async fn forward(
     let cookie_name = worker.settings.cookie.as_deref();
     let cookie = cookie_name.and_then(|name| sticky::take(&mut head.headers, name));
     let upgrade = headers::prepare_request(&mut head, client.peer, client.local);
+    exchange.prepared(&head);
     let method = head.method.clone();
     let repeatable = may_repeat(Sent::Perhaps, &method, has_body);
 
@@ -121,7 +123,6 @@ async fn forward(
         match attempts.send(&server, next, repeatable).await {
             Ok(answer) => {
                 exchange.connected(answer.connect_time);
-                exchange.responded(answer.response.status(), answer.response_time);
                 let forwarded = Forwarded {
                     answer,
                     method,
@@ -129,7 +130,7 @@ async fn forward(
                     upgrade,
                     progress,
                 };
-                return forwarded.checked(worker);
+                return forwarded.checked(worker, exchange);
             }
             Err(failure) if progress.as_ref().is_some_and(|p| p.broken()) => {
                 exchange.not_answered(failure.connect_time);
@@ -266,19 +267,17 @@ impl Attempts<'_> {
 
     /// Counts a failure where it belongs, and tells the pool.
     fn note(&mut self, server: &Server, failure: &Failure) {
-        let backend = &self.worker.totals.backend;
-        for counters in [backend, &server.live.counters] {
-            match failure.kind {
-                FailureKind::Refused | FailureKind::ConnectTimeout | FailureKind::Exhausted => {
-                    counters.connect_errors.inc();
-                }
-                FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
-                    counters.response_errors.inc();
-                }
-                FailureKind::Abandoned => {
-                    counters.response_errors.inc();
-                    counters.rescues.inc();
-                }
+        let count = |which| self.worker.ledger.inc(&server.live, which);
+        match failure.kind {
+            FailureKind::Refused | FailureKind::ConnectTimeout | FailureKind::Exhausted => {
+                count(|t| &t.connect_errors);
+            }
+            FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
+                count(|t| &t.response_errors);
+            }
+            FailureKind::Abandoned => {
+                count(|t| &t.response_errors);
+                count(|t| &t.rescues);
             }
         }
         match failure.kind {
@@ -340,15 +339,18 @@ impl From<FailureKind> for Error {
 
 impl Forwarded {
     /// Refuses an answer that makes no sense to the client.
-    fn checked(self, worker: &Worker) -> Result<Self, Error> {
+    fn checked(self, worker: &Worker, exchange: &mut Exchange) -> Result<Self, Error> {
         let response = &self.answer.response;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let unreadable = headers::check_coding(response.headers()).is_err();
         if (switched && !self.upgrade) || unreadable {
-            self.server.live.counters.response_errors.inc();
-            worker.totals.backend.response_errors.inc();
+            let refused = &self.server.live;
+            worker
+                .ledger
+                .inc(refused, |traffic| &traffic.response_errors);
             return Err(Error::BadResponse);
         }
+        exchange.responded(response.status(), self.answer.response_time);
         Ok(self)
     }
 
@@ -366,6 +368,7 @@ impl Forwarded {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut head, body) = response.into_parts();
+        let received = headers::wire_size(&head.headers, FIRST_LINE);
         lease.keep_alive(headers::prepare_response(&mut head));
         if let Some(name) = &worker.settings.cookie {
             let stripped = sticky::strip(&mut head.headers, name);
@@ -378,11 +381,11 @@ impl Forwarded {
             }
         }
         worker.tell_why(&mut head.headers, &exchange);
-        exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE));
+        exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE), received);
         let body = if let Some(upgraded) = upgraded {
-            lease.give_away();
+            let counted = lease.give_away();
             let closing = worker.upstreams.open_tunnel(self.server.life);
-            let tunnel = Tunnel::new(upgraded, closing, exchange);
+            let tunnel = Tunnel::new((upgraded, counted), closing, exchange);
             client.tunnel.replace(Some(tunnel));
             ResponseBody::none()
         } else {
@@ -423,6 +426,7 @@ impl Worker {
     }
 
     async fn wait_for_change(&self, known: &Snapshot, give_up: Instant) {
+        let _waiting = Waits::count(&self.ledger.shared().backend.waiting);
         let mut pool = self.reader.clone();
         timeout_at(give_up, pool.newer_than(known)).await.ok();
     }
@@ -434,7 +438,26 @@ impl Worker {
             // that meets the fault reports it again.
             if self.inputs.try_send(input).is_err() {
                 server.faults.release();
+            } else {
+                self.ledger.server(&server.live).observed_faults.inc();
             }
         }
+    }
+}
+
+/// Counts a request for as long as it waits for a server, even if its client
+/// goes meanwhile.
+struct Waits<'a>(&'a Gauge);
+
+impl<'a> Waits<'a> {
+    fn count(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

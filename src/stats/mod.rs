@@ -3,16 +3,19 @@
 //! Nothing is counted here. The rows are read from the pool's snapshot and
 //! from [`counters`](crate::counters) when somebody asks, and every surface
 //! prints the same row, so no two of them can tell different stories. A
-//! figure that nobody measures is left empty, never printed as zero.
+//! figure that nobody measures is left empty, never printed as zero; zero is
+//! what was counted, or cannot occur here.
 
 pub mod source;
 pub mod view;
 
+pub mod columns;
 pub mod csv;
 pub mod events;
 pub mod json;
 pub mod page;
 pub mod prometheus;
+pub mod typed;
 
 mod follow;
 mod lease;

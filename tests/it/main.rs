@@ -17,6 +17,7 @@ mod admin;
 mod balancing;
 mod command_line;
 mod faults;
+mod figures;
 mod haproxy;
 mod http;
 mod logs;
