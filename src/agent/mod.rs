@@ -174,7 +174,11 @@ fn bind(wanted: Option<SocketAddr>) -> anyhow::Result<Sockets> {
 /// Where the app's output goes, unless it goes where the agent's goes.
 fn start_output(settings: &Settings) -> anyhow::Result<Option<Output>> {
     let start = |syslog| Output::start(syslog, settings.name.as_str());
-    let output = settings.syslog.clone().map(start).transpose();
+    let syslog = settings
+        .syslog
+        .clone()
+        .filter(|_| settings.command.is_some());
+    let output = syslog.map(start).transpose();
     output.context("the app's output cannot be read")
 }
 

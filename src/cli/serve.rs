@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use http::{Method, uri::PathAndQuery};
 
 use super::{GossipArgs, duration, seed};
@@ -85,7 +85,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "udp://HOST:PORT", env = "TIDINGS_SYSLOG")]
     pub syslog: Option<syslog::Target>,
     /// Say in each response why its request went where it went (X-LB-Why)
-    #[arg(long, env = "TIDINGS_EXPLAIN")]
+    #[arg(long, env = "TIDINGS_EXPLAIN", value_parser = BoolishValueParser::new())]
     pub explain: bool,
     /// On SIGTERM, let open requests finish for this long
     #[arg(

@@ -101,6 +101,13 @@ impl Pair {
     /// Does the same to both, and expects both to log the same.
     #[track_caller]
     fn same(&self, situation: &str, act: impl Fn(TcpStream)) -> String {
+        // A connection that was just closed may still be counted.
+        let idle = "haproxy_frontend_current_sessions{proxy=\"localnodes\"} 0";
+        eventually("no connection is left", || {
+            let metrics = self.tidings.stats("/metrics").body;
+            let metrics = String::from_utf8(metrics).expect("text");
+            metrics.lines().any(|line| line == idle).then_some(())
+        });
         let addresses = [self.haproxy.http, self.tidings.http];
         let [theirs, ours] = [0, 1].map(|index| {
             let client = TcpStream::connect(addresses[index]).unwrap();
