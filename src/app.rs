@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::Duration,
@@ -25,13 +25,12 @@ use crate::{
     admin::{self, Address, Declare, Listener},
     cli::serve::ServeArgs,
     counters::{Counter, unix_seconds},
-    gossip::{self, DropReason},
-    health, host, keys,
+    gossip, health, host, keys,
     membership::{MemberEvent, Meta, Name, Role},
     net,
     pool::{Input, Reader, Writer, state::State},
     proxy::{self, AccessLog, Format, Names, Shared},
-    stats::{self, Figure, FigureKind},
+    stats,
     syslog::Syslog,
 };
 
@@ -54,7 +53,10 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
     if args.die_with_parent {
         host::die_with_parent();
     }
-    let node = args.name.clone().unwrap_or_else(host::name);
+    let node = match args.name.clone() {
+        Some(name) => name,
+        None => host::name().await,
+    };
     let workers = args.workers.map_or_else(host::cores, |n| n.get().into());
     // All sockets first: a port in use is an error at start, not later.
     let sockets = Sockets::bind(&args, workers)?;
@@ -115,7 +117,7 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         max_connections: host::max_connections(),
         process,
         members: list_members(gossip.clone()),
-        figures: gossip_figures(&gossip),
+        figures: stats::gossip_figures(&gossip),
         gossip_keyed: keyed,
         log_lines_dropped: log_dropped,
         draining: Arc::clone(&ending),
@@ -349,69 +351,4 @@ fn declare(gossip: Gossip) -> Declare {
         Some(handle) if handle.declare(service.clone(), server.clone(), wish) => Ok(()),
         Some(_) => Err("Gossip does not take it: the load balancer is ending.".to_owned()),
     })
-}
-
-/// What `/metrics` says of gossip's packets.
-fn gossip_figures(gossip: &Gossip) -> Vec<Figure> {
-    type Read = fn(&gossip::Counters) -> &AtomicU64;
-    let figure = |name, help, label, read: Read| {
-        let gossip = gossip.clone();
-        let read = move || {
-            gossip
-                .get()
-                .map_or(0, |handle| read(handle.counters()).load(Relaxed))
-        };
-        Figure {
-            name,
-            help,
-            kind: FigureKind::Counter,
-            label,
-            read: Box::new(read),
-        }
-    };
-    let mut figures = vec![
-        figure(
-            "tidings_gossip_packets_received_total",
-            "Gossip datagrams that arrived, the dropped ones included.",
-            None,
-            |counters| &counters.received,
-        ),
-        figure(
-            "tidings_gossip_packets_sent_total",
-            "Gossip datagrams that were sent.",
-            None,
-            |counters| &counters.sent,
-        ),
-        figure(
-            "tidings_gossip_syncs_total",
-            "Member tables exchanged over TCP.",
-            None,
-            |counters| &counters.synced,
-        ),
-    ];
-    let reasons: [(&str, Read); 6] = [
-        ("foreign", |counters| counters.dropped(DropReason::Foreign)),
-        ("other_cluster", |counters| {
-            counters.dropped(DropReason::OtherCluster)
-        }),
-        ("bad_key", |counters| counters.dropped(DropReason::BadKey)),
-        ("malformed", |counters| {
-            counters.dropped(DropReason::Malformed)
-        }),
-        ("oversized", |counters| {
-            counters.dropped(DropReason::Oversized)
-        }),
-        ("table_full", |counters| {
-            counters.dropped(DropReason::TableFull)
-        }),
-    ];
-    figures.extend(reasons.map(|(reason, read)| {
-        figure(
-            "tidings_gossip_packets_dropped_total",
-            "Gossip datagrams that were dropped, by reason.",
-            Some(("reason", reason.to_owned())),
-            read,
-        )
-    }));
-    figures
 }

@@ -31,22 +31,23 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let (log, syslog) = match start_logging(&cli) {
-        Ok(logs) => logs,
-        Err(err) => {
-            complain(&format!("the log's thread cannot start: {err}"));
-            return ExitCode::FAILURE;
-        }
-    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let ended = runtime.block_on(run(cli, syslog.clone()));
-        // A host name that is still being looked up shall not hold up the end.
-        runtime.shutdown_background();
-        ended
+    let started = runtime.and_then(|runtime| {
+        let (log, syslog) = runtime.block_on(start_logging(&cli))?;
+        Ok((runtime, log, syslog))
     });
+    let (runtime, log, syslog) = match started {
+        Ok(started) => started,
+        Err(err) => {
+            complain(&format!("no thread can be started: {err}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(cli, syslog.clone()));
+    // A host name that is still being looked up shall not hold up the end.
+    runtime.shutdown_background();
     let code = ended.unwrap_or_else(|err| {
         if let Some(syslog) = &syslog {
             syslog.say(Severity::Error, format!("{err:#}"));
@@ -74,6 +75,7 @@ async fn run(cli: Cli, syslog: Option<Syslog>) -> anyhow::Result<ExitCode> {
         Some(Command::Weight(args)) => admin::set_weight(args).await,
         Some(Command::Servers(args)) => Box::pin(look::servers(args)).await,
         Some(Command::Members(args)) => Box::pin(look::members(args)).await,
+        Some(Command::Healthcheck(args)) => Box::pin(cli::health::run(args)).await,
         Some(Command::Keygen) => {
             print_line(&gossip::Key::generate().to_string());
             Ok(ExitCode::SUCCESS)
@@ -130,13 +132,16 @@ fn mistake(err: &clap::Error) -> String {
 
 /// Everything but the access log goes to stderr, one line an event, and to
 /// syslog where that is asked for. Nobody waits for either.
-fn start_logging(cli: &Cli) -> io::Result<(Lines, Option<Syslog>)> {
+async fn start_logging(cli: &Cli) -> io::Result<(Lines, Option<Syslog>)> {
     let (lines, _writer) = Lines::start("log", Text::to(io::stderr()), Arc::default())?;
-    let syslog = cli.syslog().map(|(target, node)| {
-        let node = node.cloned().unwrap_or_else(host::name);
-        Syslog::start(target.clone(), node.as_str())
-    });
-    let syslog = syslog.transpose()?;
+    let syslog = match cli.syslog() {
+        None => None,
+        Some((target, Some(node))) => Some(Syslog::start(target.clone(), node.as_str())?),
+        Some((target, None)) => {
+            let node = host::name().await;
+            Some(Syslog::start(target.clone(), node.as_str())?)
+        }
+    };
     let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(lines.clone())
         .log_internal_errors(false)

@@ -1,6 +1,11 @@
 //! The app: the command, the process it runs as, and when it runs again.
 
-use std::{ffi::OsString, io, process, time::Duration};
+use std::{
+    ffi::OsString,
+    io, process,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
@@ -9,6 +14,7 @@ use tracing::{info, warn};
 use super::{
     child::{Child, Exit},
     output::Output,
+    status::Status,
     supervisor::{Decision, Policy, Supervisor},
 };
 
@@ -28,15 +34,19 @@ pub struct Command {
 }
 
 impl Command {
-    fn spawn(&self, output: Option<&Output>) -> io::Result<Child> {
+    fn spawn(&self, status: &Status, output: Option<&Output>) -> io::Result<Child> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments);
         // The cluster's key is the agent's; an app has no use for it.
         command.env_remove("TIDINGS_GOSSIP_KEY");
-        match output {
-            Some(output) => Child::spawn_heard(command, output),
-            None => Child::spawn(command),
-        }
+        // It may want to say who it is.
+        command.env("TIDINGS_NAME", status.name().as_str());
+        let child = match output {
+            Some(output) => Child::spawn_heard(command, output)?,
+            None => Child::spawn(command)?,
+        };
+        status.starts.fetch_add(1, Relaxed);
+        Ok(child)
     }
 }
 
@@ -49,6 +59,7 @@ pub(super) struct App {
     state: State,
     /// The present process has been told to end.
     told: bool,
+    status: Arc<Status>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,15 +79,17 @@ impl App {
     pub(super) fn start(
         command: Command,
         policy: Policy,
+        status: Arc<Status>,
         output: Option<Output>,
     ) -> io::Result<Self> {
-        let child = command.spawn(output.as_ref())?;
+        let child = command.spawn(&status, output.as_ref())?;
         Ok(Self {
             command,
             output,
             supervisor: Supervisor::new(policy, Instant::now()),
             state: State::Running(child),
             told: false,
+            status,
         })
     }
 
@@ -148,6 +161,7 @@ impl App {
         let patience = if std::mem::replace(&mut self.told, true) {
             STOP
         } else {
+            self.status.failures.fetch_add(1, Relaxed);
             child.signal(Signal::TERM);
             REST
         };
@@ -183,7 +197,7 @@ impl App {
         let now = Instant::now();
         self.told = false;
         self.supervisor.started(now);
-        match self.command.spawn(self.output.as_ref()) {
+        match self.command.spawn(&self.status, self.output.as_ref()) {
             Ok(child) => self.state = State::Running(child),
             Err(err) => {
                 warn!("{}: {err}", self.command.program.display());

@@ -10,6 +10,8 @@ pub mod child;
 mod local_check;
 mod output;
 mod signals;
+mod stats;
+mod status;
 mod supervisor;
 mod traffic;
 
@@ -20,12 +22,17 @@ use std::{
     ops::ControlFlow,
     pin::pin,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use self::{
@@ -35,6 +42,7 @@ use self::{
     local_check::LocalCheck,
     output::Output,
     signals::Signals,
+    status::Status,
     supervisor::Decision,
 };
 pub use self::{app::Command, supervisor::Policy};
@@ -44,6 +52,7 @@ use crate::{
     gossip::{DEFAULT_PORT, Seed, Sockets, StartError},
     keys,
     membership::{Name, Phase},
+    net,
     pool::server::Check,
     syslog::Syslog,
 };
@@ -87,6 +96,8 @@ pub struct Settings {
     pub seeds: Vec<Seed>,
     /// Where to speak gossip; `None`: at port 7946 if that is free.
     pub gossip: Option<SocketAddr>,
+    /// Where to answer for the app's state over HTTP.
+    pub stats: Option<SocketAddr>,
     /// The cluster to take part in, and its keys.
     pub gossip_args: GossipArgs,
     /// How long leaving may take, from the signal to the app's own.
@@ -113,12 +124,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     settings.check()?;
     let keyring = keys::keyring(&settings.gossip_args)?;
     let sockets = bind(settings.gossip)?;
+    let status = Status::new(settings.name.clone(), settings.service.clone());
+    let _stats = start_stats(settings.stats, &status)?;
     // Before there is a child, or its end could be missed.
     let reaper = Reaper::new().context("the ends of children cannot be seen")?;
     let signals = Signals::listen().context("signals cannot be received")?;
     child::adopt_orphans();
     let output = start_output(&settings)?;
-    let app = match start_app(&settings, output.clone()) {
+    let app = match start_app(&settings, &status, output.clone()) {
         Ok(app) => app,
         Err(exit) => return Ok(exit.code().into()),
     };
@@ -128,7 +141,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         local_check: None,
         app,
         drain: settings.drain,
-        announcer: Announcer::new(sockets, keyring, settings),
+        announcer: Announcer::new(sockets, keyring, settings, status),
         reaper,
         signals,
     };
@@ -182,13 +195,33 @@ fn start_output(settings: &Settings) -> anyhow::Result<Option<Output>> {
     output.context("the app's output cannot be read")
 }
 
+/// Answers over HTTP until the handle is dropped, where that is asked for.
+fn start_stats(
+    addr: Option<SocketAddr>,
+    status: &Arc<Status>,
+) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
+    let Some(addr) = addr else {
+        return Ok(None);
+    };
+    let listener = net::bind_alone(addr).map_err(|err| busy("--stats", addr, &err))?;
+    let listener = TcpListener::from_std(listener).context("--stats")?;
+    let addr = listener.local_addr().context("--stats")?;
+    info!("shows itself on http://{addr}/metrics");
+    let server = stats::run(listener, Arc::clone(status));
+    Ok(Some(AbortOnDropHandle::new(tokio::spawn(server))))
+}
+
 /// Starts the app, where there is one to start.
-fn start_app(settings: &Settings, output: Option<Output>) -> Result<Option<App>, Exit> {
+fn start_app(
+    settings: &Settings,
+    status: &Arc<Status>,
+    output: Option<Output>,
+) -> Result<Option<App>, Exit> {
     let Some(command) = settings.command.clone() else {
         return Ok(None);
     };
     let program = command.program.clone();
-    App::start(command, settings.restart, output)
+    App::start(command, settings.restart, Arc::clone(status), output)
         .map(Some)
         .map_err(|err| {
             error!("{} cannot be run: {err}", program.display());
@@ -451,7 +484,6 @@ async fn changed(local_check: &mut Option<LocalCheck>) -> bool {
 mod tests {
     use rustix::process::{getpid, kill_process};
     use tokio::sync::mpsc;
-    use tokio_util::task::AbortOnDropHandle;
 
     use super::{child::tests::alone, *};
     use crate::{
@@ -515,6 +547,7 @@ mod tests {
             check: None,
             tags: BTreeMap::new(),
             seeds: vec![observer.node.local().addr.to_string().parse().unwrap()],
+            stats: None,
             gossip: Some("127.0.0.1:0".parse().unwrap()),
             gossip_args: GossipArgs {
                 cluster: "test".parse().unwrap(),

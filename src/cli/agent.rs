@@ -72,6 +72,10 @@ pub struct AgentArgs {
     /// says: RFC 5424 over UDP [default port: 514]
     #[arg(long, value_name = "udp://HOST:PORT", env = "TIDINGS_SYSLOG")]
     pub syslog: Option<syslog::Target>,
+    /// Where to answer over HTTP: /metrics, /healthz (the agent runs), /readyz
+    /// (its app takes new users) [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_STATS")]
+    pub stats: Option<SocketAddr>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub die_with_parent: bool,
@@ -123,7 +127,10 @@ pub async fn run(args: AgentArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         arguments: command.collect(),
     });
     agent::run(agent::Settings {
-        name: args.name.unwrap_or_else(host::name),
+        name: match args.name {
+            Some(name) => name,
+            None => host::name().await,
+        },
         service: args.service,
         address: args.address,
         port: args.port,
@@ -135,6 +142,7 @@ pub async fn run(args: AgentArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         tags: args.tags.into_iter().collect(),
         seeds: args.join,
         gossip: args.gossip,
+        stats: args.stats,
         gossip_args: args.gossip_args,
         drain: args.drain,
         restart: args.restart,

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod agent;
 pub mod demo;
+pub mod health;
 pub mod look;
 pub mod serve;
 
@@ -64,6 +65,8 @@ pub enum Command {
     Servers(look::LookArgs),
     /// List the members of the cluster
     Members(look::LookArgs),
+    /// Ask a load balancer or agent whether it is well; the exit code says so
+    Healthcheck(health::HealthArgs),
     /// Print a new gossip key
     Keygen,
     /// The toy server that `demo` runs.

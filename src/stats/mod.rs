@@ -18,10 +18,13 @@ pub mod prometheus;
 pub mod typed;
 
 mod follow;
+mod gossip;
 mod lease;
 pub mod server;
+mod usage;
 
 pub use self::{
+    gossip::gossip_figures,
     server::run,
     source::{Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},

@@ -16,6 +16,7 @@ mod support;
 mod admin;
 mod balancing;
 mod command_line;
+mod containers;
 mod faults;
 mod figures;
 mod haproxy;

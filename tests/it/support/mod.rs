@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod docker;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod netns;
