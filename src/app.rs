@@ -23,15 +23,15 @@ use tracing::{error, info};
 
 use crate::{
     admin::{self, Address, Declare, Listener},
-    cli::serve::{LogFormat, ServeArgs},
+    cli::serve::ServeArgs,
     counters::{Counter, unix_seconds},
     gossip, health, host, keys,
-    lines::Lines,
     membership::{MemberEvent, Meta, Name, Role},
     net,
     pool::{Input, Reader, Writer, state::State},
-    proxy::{self, AccessLog, Shared},
+    proxy::{self, AccessLog, Format, Names, Shared},
     stats,
+    syslog::Syslog,
 };
 
 /// The frontend's name, which scripts know.
@@ -49,7 +49,7 @@ const MEMBER_EVENTS: usize = 256;
 type Gossip = Arc<OnceLock<gossip::Handle>>;
 
 /// Runs the load balancer until it is told to end.
-pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
         host::die_with_parent();
     }
@@ -85,10 +85,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         gossip.clone(),
     ));
 
-    let log_dropped = Arc::new(Counter::default());
-    let (access_log, log_writer) = start_log(args.access_log, &log_dropped)?;
+    let settings = args.settings();
+    let log_dropped = syslog.as_ref().map(Syslog::dropped).unwrap_or_default();
+    let format = args.access_log.format();
+    let (access_log, log_writer) = start_log(format, &settings, syslog.as_ref(), &log_dropped)?;
     let shared = Shared {
-        settings: Arc::new(args.settings()),
+        settings: Arc::new(settings),
         pool,
         inputs,
         totals: Arc::default(),
@@ -283,17 +285,25 @@ async fn advertised(args: &ServeArgs) -> SocketAddr {
 }
 
 fn start_log(
-    format: LogFormat,
+    format: Option<Format>,
+    settings: &proxy::Settings,
+    syslog: Option<&Syslog>,
     dropped: &Arc<Counter>,
 ) -> anyhow::Result<(Option<AccessLog>, Option<JoinHandle<()>>)> {
-    match format {
-        LogFormat::Off => Ok((None, None)),
-        LogFormat::Httplog => {
-            let (lines, writer) = Lines::start("access-log", io::stdout(), Arc::clone(dropped))
-                .context("cannot start the access log's thread")?;
-            Ok((Some(AccessLog::new(lines)), Some(writer)))
-        }
-    }
+    let Some(format) = format else {
+        return Ok((None, None));
+    };
+    let names = Names {
+        frontend: settings.frontend.clone(),
+        backend: settings.backend.clone(),
+    };
+    let dropped = Arc::clone(dropped);
+    let started = match syslog {
+        Some(syslog) => AccessLog::to_syslog(format, names, syslog, dropped),
+        None => AccessLog::to_stdout(format, names, dropped),
+    };
+    let (log, writer) = started.context("cannot start the access log's thread")?;
+    Ok((Some(log), Some(writer)))
 }
 
 fn start_statistics(listener: TcpListener, source: Arc<stats::Source>) -> io::Result<()> {

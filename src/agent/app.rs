@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     child::{Child, Exit},
+    output::Output,
     status::Status,
     supervisor::{Decision, Policy, Supervisor},
 };
@@ -33,14 +34,17 @@ pub struct Command {
 }
 
 impl Command {
-    fn spawn(&self, status: &Status) -> io::Result<Child> {
+    fn spawn(&self, status: &Status, output: Option<&Output>) -> io::Result<Child> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments);
         // The cluster's key is the agent's; an app has no use for it.
         command.env_remove("TIDINGS_GOSSIP_KEY");
         // It may want to say who it is.
         command.env("TIDINGS_NAME", status.name().as_str());
-        let child = Child::spawn(command)?;
+        let child = match output {
+            Some(output) => Child::spawn_heard(command, output)?,
+            None => Child::spawn(command)?,
+        };
         status.starts.fetch_add(1, Relaxed);
         Ok(child)
     }
@@ -50,6 +54,7 @@ impl Command {
 #[derive(Debug)]
 pub(super) struct App {
     command: Command,
+    output: Option<Output>,
     supervisor: Supervisor,
     state: State,
     /// The present process has been told to end.
@@ -69,11 +74,18 @@ enum State {
 }
 
 impl App {
-    /// Starts it for the first time.
-    pub(super) fn start(command: Command, policy: Policy, status: Arc<Status>) -> io::Result<Self> {
-        let child = command.spawn(&status)?;
+    /// Starts it for the first time. What it says goes through `output`, or
+    /// where the agent's own output goes.
+    pub(super) fn start(
+        command: Command,
+        policy: Policy,
+        status: Arc<Status>,
+        output: Option<Output>,
+    ) -> io::Result<Self> {
+        let child = command.spawn(&status, output.as_ref())?;
         Ok(Self {
             command,
+            output,
             supervisor: Supervisor::new(policy, Instant::now()),
             state: State::Running(child),
             told: false,
@@ -185,7 +197,7 @@ impl App {
         let now = Instant::now();
         self.told = false;
         self.supervisor.started(now);
-        match self.command.spawn(&self.status) {
+        match self.command.spawn(&self.status, self.output.as_ref()) {
             Ok(child) => self.state = State::Running(child),
             Err(err) => {
                 warn!("{}: {err}", self.command.program.display());

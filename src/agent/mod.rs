@@ -8,6 +8,7 @@ mod announcer;
 mod app;
 pub mod child;
 mod local_check;
+mod output;
 mod signals;
 mod stats;
 mod status;
@@ -39,6 +40,7 @@ use self::{
     app::{App, STOP},
     child::{Exit, Reaper},
     local_check::LocalCheck,
+    output::Output,
     signals::Signals,
     status::Status,
     supervisor::Decision,
@@ -52,6 +54,7 @@ use crate::{
     membership::{Name, Phase},
     net,
     pool::server::Check,
+    syslog::Syslog,
 };
 
 /// A draining server without a connection for this long has no traffic left:
@@ -67,6 +70,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// How long the kernel may take to end what it is told to kill.
 const KILL: Duration = Duration::from_secs(1);
+
+/// How long the end may wait for somebody to read what the app said last.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What an agent is to do.
 #[derive(Debug, Clone)]
@@ -100,6 +106,8 @@ pub struct Settings {
     pub restart: Policy,
     /// The app; `None`: somebody else runs it.
     pub command: Option<Command>,
+    /// Where what the app says is sent as well.
+    pub syslog: Option<Syslog>,
 }
 
 impl Settings {
@@ -122,7 +130,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let reaper = Reaper::new().context("the ends of children cannot be seen")?;
     let signals = Signals::listen().context("signals cannot be received")?;
     child::adopt_orphans();
-    let app = match start_app(&settings, &status) {
+    let output = start_output(&settings)?;
+    let app = match start_app(&settings, &status, output.clone()) {
         Ok(app) => app,
         Err(exit) => return Ok(exit.code().into()),
     };
@@ -142,16 +151,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
                 agent.leave().await;
                 agent.last_connections().await;
             }
-            agent.stop_app().await
+            Ok(agent.stop_app().await)
         }
-        End::AppOver(exit) => exit,
+        End::AppOver(exit) => Ok(exit),
         End::Failed(err) => {
             agent.stop_app().await;
-            return Err(err.into());
+            Err(err)
         }
     };
     agent.leave().await;
-    Ok(exit.code().into())
+    if let Some(output) = output {
+        output.finish(LAST_WORDS);
+    }
+    Ok(exit?.code().into())
 }
 
 /// Binds the gossip port. The default one may be another agent's on the same
@@ -172,6 +184,17 @@ fn bind(wanted: Option<SocketAddr>) -> anyhow::Result<Sockets> {
     }
 }
 
+/// Where the app's output goes, unless it goes where the agent's goes.
+fn start_output(settings: &Settings) -> anyhow::Result<Option<Output>> {
+    let start = |syslog| Output::start(syslog, settings.name.as_str());
+    let syslog = settings
+        .syslog
+        .clone()
+        .filter(|_| settings.command.is_some());
+    let output = syslog.map(start).transpose();
+    output.context("the app's output cannot be read")
+}
+
 /// Answers over HTTP until the handle is dropped, where that is asked for.
 fn start_stats(
     addr: Option<SocketAddr>,
@@ -189,12 +212,16 @@ fn start_stats(
 }
 
 /// Starts the app, where there is one to start.
-fn start_app(settings: &Settings, status: &Arc<Status>) -> Result<Option<App>, Exit> {
+fn start_app(
+    settings: &Settings,
+    status: &Arc<Status>,
+    output: Option<Output>,
+) -> Result<Option<App>, Exit> {
     let Some(command) = settings.command.clone() else {
         return Ok(None);
     };
     let program = command.program.clone();
-    App::start(command, settings.restart, Arc::clone(status))
+    App::start(command, settings.restart, Arc::clone(status), output)
         .map(Some)
         .map_err(|err| {
             error!("{} cannot be run: {err}", program.display());
@@ -533,6 +560,7 @@ mod tests {
                 program: "sleep".into(),
                 arguments: vec!["60".into()],
             }),
+            syslog: None,
         }
     }
 

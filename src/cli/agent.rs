@@ -12,6 +12,7 @@ use crate::{
     host,
     membership::Name,
     pool::server::Check,
+    syslog::{self, Syslog},
 };
 
 /// Flags of `tidings agent`.
@@ -67,6 +68,10 @@ pub struct AgentArgs {
         env = "TIDINGS_RESTART"
     )]
     pub restart: Policy,
+    /// Send what the app says there too, line by line, and what the agent
+    /// says: RFC 5424 over UDP [default port: 514]
+    #[arg(long, value_name = "udp://HOST:PORT", env = "TIDINGS_SYSLOG")]
+    pub syslog: Option<syslog::Target>,
     /// Where to answer over HTTP: /metrics, /healthz (the agent runs), /readyz
     /// (its app takes new users) [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_STATS")]
@@ -112,7 +117,7 @@ pub enum LocalCheck {
 }
 
 /// Runs an agent until its end.
-pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: AgentArgs, syslog: Option<Syslog>) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
         host::die_with_parent();
     }
@@ -142,6 +147,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         drain: args.drain,
         restart: args.restart,
         command,
+        syslog,
     })
     .await
 }

@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     gossip::{Key, Seed},
     membership::Name,
+    syslog,
 };
 
 /// An HTTP load balancer that learns its servers by gossip.
@@ -28,6 +29,19 @@ pub struct Cli {
     /// Flags of `serve`, which may be left out as a word.
     #[command(flatten)]
     pub serve: serve::ServeArgs,
+}
+
+impl Cli {
+    /// Where to send what is said, and the name of the node that says it.
+    pub fn syslog(&self) -> Option<(&syslog::Target, Option<&Name>)> {
+        match &self.command {
+            None => Some((self.serve.syslog.as_ref()?, self.serve.name.as_ref())),
+            Some(Command::Serve(args)) => Some((args.syslog.as_ref()?, args.name.as_ref())),
+            // An agent's name is its server's: the host has another.
+            Some(Command::Agent(args)) => Some((args.syslog.as_ref()?, None)),
+            Some(_) => None,
+        }
+    }
 }
 
 /// The subcommands.

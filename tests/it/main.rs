@@ -19,6 +19,8 @@ mod command_line;
 mod containers;
 mod faults;
 mod figures;
+mod haproxy;
 mod http;
+mod logs;
 mod membership;
 mod several;

@@ -9,6 +9,7 @@ pub(crate) mod load;
 pub(crate) mod netns;
 pub(crate) mod origin;
 pub(crate) mod process;
+pub(crate) mod syslog;
 
 use std::{
     io::Write,
