@@ -114,6 +114,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         members: list_members(gossip.clone()),
         figures: gossip_figures(&gossip),
         gossip_keyed: keyed,
+        history: stats::History::default(),
         log_lines_dropped: log_dropped,
         draining: Arc::clone(&ending),
         auth: args

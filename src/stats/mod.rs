@@ -5,6 +5,7 @@
 //! prints the same row, so no two of them can tell different stories. A
 //! figure that nobody measures is left empty, never printed as zero.
 
+pub mod history;
 pub mod source;
 pub mod view;
 
@@ -19,6 +20,7 @@ mod lease;
 pub mod server;
 
 pub use self::{
+    history::History,
     server::run,
     source::{Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},

@@ -13,6 +13,7 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::history::{self, History};
 use crate::{
     counters::{Counter, Totals},
     membership::{MemberView, Name},
@@ -41,6 +42,8 @@ pub struct Source {
     pub figures: Vec<Figure>,
     /// Whether gossip is encrypted and authenticated.
     pub gossip_keyed: bool,
+    /// The last minutes of every row.
+    pub history: History,
     /// Access log lines that were dropped because nobody took them.
     pub log_lines_dropped: Arc<Counter>,
     /// Set once the process takes no new connections.
@@ -122,17 +125,22 @@ pub enum FigureKind {
     Gauge,
 }
 
-/// Closes a second of every rate, once a second, for ever.
+/// Closes a second of every rate, once a second, and a period of the history,
+/// once a period, for ever.
 pub async fn sample(source: Arc<Source>) {
     let mut seconds = interval(Duration::from_secs(1));
     // After a stall, one long second: several at once would show as zero.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for second in 0u64.. {
         seconds.tick().await;
+        let pool = source.pool.load();
         source.totals.frontend.sample();
         source.totals.backend.sample();
-        for server in &source.pool.load().servers {
+        for server in &pool.servers {
             server.live.counters.sample();
+        }
+        if second % u64::from(history::PERIOD) == 0 {
+            source.history.sample(&source.totals, &pool);
         }
     }
 }
