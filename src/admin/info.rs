@@ -34,7 +34,7 @@ pub(super) fn render(source: &Source, now: Instant) -> String {
     lines.extend([
         ("CurrConns", frontend.connections.get().to_string()),
         ("CumConns", frontend.connections_total.get().to_string()),
-        ("CumReq", frontend.requests.get().to_string()),
+        ("CumReq", source.totals.requests().to_string()),
         ("ConnRate", frontend.connection_rate.get().to_string()),
         ("MaxConnRate", frontend.connection_rate.max().to_string()),
         ("SessRate", frontend.connection_rate.get().to_string()),

@@ -772,6 +772,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        counters::Slot,
         membership::{Admin, Meta},
         pool::server::{CheckCode, Probe, Server},
     };
@@ -943,15 +944,18 @@ mod tests {
         let mut pool = Pool::new(Vec::new());
         pool.up("s1", 1, Phase::Ready);
         let before = pool.server("s1");
-        before.live.counters.requests.add(5);
+        before
+            .live
+            .counters
+            .of(Slot::new(0))
+            .traffic
+            .requests
+            .add(5);
         pool.apply(Input::Member(MemberEvent::Left(id("s1", 1))));
         pool.after(60 * SECOND);
         pool.up("s1", 2, Phase::Ready);
         let after = pool.server("s1");
-        assert_eq!(
-            (after.sid, after.live.counters.requests.get()),
-            (before.sid, 5)
-        );
+        assert_eq!((after.sid, after.live.counters.requests()), (before.sid, 5));
         assert_ne!(after.life, before.life);
     }
 

@@ -178,14 +178,15 @@ struct Open<'a>(&'a Worker);
 
 impl<'a> Open<'a> {
     fn count(worker: &'a Worker) -> Self {
-        worker.totals.frontend.connections_total.inc();
-        worker.totals.frontend.connections.inc();
+        let frontend = &worker.ledger.shared().frontend;
+        frontend.connections_total.inc();
+        frontend.connections.inc();
         Self(worker)
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.totals.frontend.connections.dec();
+        self.0.ledger.shared().frontend.connections.dec();
     }
 }

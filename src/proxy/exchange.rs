@@ -13,7 +13,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    counters::{Counters, unix_seconds},
+    counters::{OwnCounter, Traffic},
     pool::Server,
 };
 
@@ -78,11 +78,8 @@ impl Exchange {
     ) -> Box<Self> {
         let begun = Instant::now();
         let head_since = watch.begin_exchange(begun);
-        let totals = &worker.totals;
-        for counters in [&totals.frontend, &totals.backend] {
-            counters.requests.inc();
-            counters.active.inc();
-        }
+        worker.ledger.all().traffic.requests.inc();
+        worker.ledger.shared().backend.active.inc();
         let first_line = request.method().as_str().len() + uri_len(request.uri()) + 12;
         Box::new(Self {
             worker: Rc::clone(worker),
@@ -112,21 +109,18 @@ impl Exchange {
         if let Some(before) = self.server.take() {
             before.live.counters.active.dec();
             self.retries += 1;
-            before.live.counters.retries.inc();
-            self.worker.totals.backend.retries.inc();
+            self.count_at(&before, |traffic| &traffic.retries);
             if before.life != server.life {
                 self.redispatched = true;
-                before.live.counters.redispatches.inc();
-                self.worker.totals.backend.redispatches.inc();
+                self.count_at(&before, |traffic| &traffic.redispatches);
             }
         }
-        let counters = &server.live.counters;
-        counters.requests.inc();
-        counters.active.inc();
-        counters.touch(unix_seconds());
+        server.live.counters.active.inc();
+        // The totals have it since its head arrived.
+        let tally = self.worker.ledger.server(&server.live);
+        tally.traffic.requests.inc();
         if balanced {
-            counters.balanced.inc();
-            self.worker.totals.backend.balanced.inc();
+            self.count_at(server, |traffic| &traffic.balanced);
         }
         self.server = Some(Arc::clone(server));
     }
@@ -151,6 +145,10 @@ impl Exchange {
     pub(super) fn responded(&mut self, status: StatusCode, took: Duration) {
         self.status = Some(status);
         self.response_time = Some(took);
+        if let Some(server) = &self.server {
+            let tally = self.worker.ledger.server(&server.live);
+            tally.response(status.as_u16(), took);
+        }
     }
 
     /// The response's head goes to the client. Until the body's end is
@@ -186,9 +184,8 @@ impl Exchange {
     /// The exchange was a tunnel, closed because its server left.
     pub(super) fn count_closed_tunnel(&self) {
         if let Some(server) = &self.server {
-            server.live.counters.tunnels_closed.inc();
+            self.count_at(server, |traffic| &traffic.tunnels_closed);
         }
-        self.worker.totals.backend.tunnels_closed.inc();
     }
 
     /// The exchange ended in this way.
@@ -196,43 +193,40 @@ impl Exchange {
         self.termination = termination;
     }
 
+    fn count_at(&self, server: &Server, which: fn(&Traffic) -> &OwnCounter) {
+        self.worker.ledger.inc(&server.live, which);
+    }
+
     fn count(&self, total: Duration) {
-        let totals = &self.worker.totals;
-        let server = self.server.as_ref().map(|server| &server.live.counters);
-        for counters in [Some(&totals.frontend), Some(&totals.backend), server] {
-            let Some(counters) = counters else { continue };
-            counters.active.dec();
-            counters.bytes_in.add(self.bytes_in);
-            counters.bytes_out.add(self.bytes_out);
-            if let Some(status) = self.status {
-                counters.response(status.as_u16());
-            }
+        let ledger = &self.worker.ledger;
+        ledger.shared().backend.active.dec();
+        let all = ledger.all();
+        self.count_traffic(&all.traffic, total);
+        if let Some(status) = self.status {
+            all.response(status.as_u16());
         }
-        for counters in [Some(&totals.backend), server] {
-            let Some(counters) = counters else { continue };
-            self.count_times(counters, total);
-            self.count_end(counters);
-        }
-        totals.backend.touch(unix_seconds());
         if self.termination.0[1] == b'R' {
-            totals.frontend.request_errors.inc();
+            all.request_errors.inc();
+        }
+        if let Some(server) = &self.server {
+            server.live.counters.active.dec();
+            self.count_traffic(&ledger.server(&server.live).traffic, total);
         }
     }
 
-    fn count_times(&self, counters: &Counters, total: Duration) {
+    fn count_traffic(&self, traffic: &Traffic, total: Duration) {
+        traffic.bytes_in.add(self.bytes_in);
+        traffic.bytes_out.add(self.bytes_out);
         if let Some(connect) = self.connect_time {
-            counters.connect_time.enter(connect);
+            traffic.connect_time.enter(connect);
         }
         if let Some(response) = self.response_time {
-            counters.response_time.enter(response);
-            counters.total_time.enter(total);
+            traffic.response_time.enter(response);
+            traffic.total_time.enter(total);
         }
-    }
-
-    fn count_end(&self, counters: &Counters) {
         match self.termination.0 {
-            [b'C', _] => counters.client_aborts.inc(),
-            [b's' | b'S', b'D'] => counters.server_aborts.inc(),
+            [b'C', _] => traffic.client_aborts.inc(),
+            [b's' | b'S', b'D'] => traffic.server_aborts.inc(),
             _ => {}
         }
     }
@@ -241,7 +235,7 @@ impl Exchange {
         let Some(log) = &self.worker.access_log else {
             return;
         };
-        let totals = &self.worker.totals;
+        let totals = self.worker.ledger.shared();
         let connect = self.connect_time;
         let entry = Entry {
             peer: self.peer,

@@ -1,6 +1,7 @@
 //! The request path: a worker a core, each with its own listeners, its own
-//! runtime and its own connections to servers. Workers share the pool's
-//! snapshot, the counters and the round robin's cursor, and nothing else.
+//! runtime, its own connections to servers and its own part of the figures.
+//! Workers share the pool's snapshot, the round robin's cursor and the gauges
+//! of what goes on now, and nothing else.
 
 mod access_log;
 mod body;
@@ -9,6 +10,7 @@ mod connection;
 mod error;
 mod exchange;
 mod headers;
+mod ledger;
 mod retry;
 mod service;
 mod upgrade;
@@ -37,10 +39,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
 pub use self::{access_log::AccessLog, watch::Timeouts};
-use self::{access_log::BadRequest, upstream::Upstreams};
+use self::{access_log::BadRequest, ledger::Ledger, upstream::Upstreams};
 use crate::{
     balance::Algorithm,
-    counters::Totals,
+    counters::{Slot, Totals},
     net,
     pool::{Input, Reader, Snapshot},
 };
@@ -89,7 +91,7 @@ struct Worker {
     pool: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     reader: Reader,
     inputs: mpsc::Sender<Input>,
-    totals: Arc<Totals>,
+    ledger: Ledger,
     access_log: Option<AccessLog>,
     draining: CancellationToken,
     upstreams: Rc<Upstreams>,
@@ -127,7 +129,7 @@ pub fn spawn(
     let serve = move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         match runtime.enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(run(listeners, shared)),
+            Ok(runtime) => runtime.block_on(run(Slot::new(index), listeners, shared)),
             Err(err) => tracing::error!("worker {index} cannot start: {err}"),
         }
     };
@@ -135,10 +137,10 @@ pub fn spawn(
     std::thread::Builder::new().name(name).spawn(serve)
 }
 
-async fn run(listeners: Vec<TcpListener>, shared: Shared) {
+async fn run(place: Slot, listeners: Vec<TcpListener>, shared: Shared) {
     let drain_timeout = shared.settings.drain_timeout;
     let draining = shared.draining.clone();
-    let worker = Rc::new(Worker::new(shared));
+    let worker = Rc::new(Worker::new(place, shared));
     let housekeeping = spawn_local(keep_house(Rc::clone(&worker)));
     let accepting: Vec<_> = listeners
         .into_iter()
@@ -191,16 +193,17 @@ async fn keep_house(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(shared: Shared) -> Self {
+    fn new(place: Slot, shared: Shared) -> Self {
+        let ledger = Ledger::new(place, shared.totals);
         Self {
             settings: shared.settings,
             pool: RefCell::new(shared.pool.cached()),
             reader: shared.pool,
             inputs: shared.inputs,
-            totals: shared.totals,
+            upstreams: Rc::new(Upstreams::new(ledger.clone())),
+            ledger,
             access_log: shared.access_log,
             draining: shared.draining,
-            upstreams: Rc::default(),
             budget: retry_budget(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             connections: TaskTracker::new(),
@@ -213,14 +216,12 @@ impl Worker {
     }
 
     fn log_bad_request(&self, peer: SocketAddr, what: BadRequest) {
-        let frontend = &self.totals.frontend;
-        frontend.request_errors.inc();
-        frontend.response(what.status);
+        self.ledger.all().unread(what.status);
         if let Some(log) = &self.access_log {
             log.write_bad_request(
                 peer,
                 &self.settings.frontend,
-                frontend.connections.get(),
+                self.ledger.shared().frontend.connections.get(),
                 what,
             );
         }

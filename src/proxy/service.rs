@@ -122,7 +122,6 @@ async fn forward(
         match attempts.send(&server, next, repeatable).await {
             Ok(answer) => {
                 exchange.connected(answer.connect_time);
-                exchange.responded(answer.response.status(), answer.response_time);
                 let new_user = cookie_name.is_some() && affinity != Affinity::Valid;
                 let forwarded = Forwarded {
                     answer,
@@ -132,7 +131,7 @@ async fn forward(
                     upgrade,
                     progress,
                 };
-                return forwarded.checked(worker);
+                return forwarded.checked(worker, exchange);
             }
             Err(failure) if progress.as_ref().is_some_and(|p| p.broken()) => {
                 drop(failure);
@@ -243,17 +242,15 @@ impl Attempts<'_> {
 
     /// Counts a failure where it belongs, and tells the pool.
     fn note(&mut self, server: &Server, failure: &Failure) {
-        let backend = &self.worker.totals.backend;
-        for counters in [backend, &server.live.counters] {
-            match failure.kind {
-                FailureKind::Refused | FailureKind::ConnectTimeout => counters.connect_errors.inc(),
-                FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
-                    counters.response_errors.inc();
-                }
-                FailureKind::Abandoned => {
-                    counters.response_errors.inc();
-                    counters.rescues.inc();
-                }
+        let count = |which| self.worker.ledger.inc(&server.live, which);
+        match failure.kind {
+            FailureKind::Refused | FailureKind::ConnectTimeout => count(|t| &t.connect_errors),
+            FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
+                count(|t| &t.response_errors);
+            }
+            FailureKind::Abandoned => {
+                count(|t| &t.response_errors);
+                count(|t| &t.rescues);
             }
         }
         match failure.kind {
@@ -312,15 +309,18 @@ impl From<FailureKind> for Error {
 
 impl Forwarded {
     /// Refuses an answer that makes no sense to the client.
-    fn checked(self, worker: &Worker) -> Result<Self, Error> {
+    fn checked(self, worker: &Worker, exchange: &mut Exchange) -> Result<Self, Error> {
         let response = &self.answer.response;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let unreadable = headers::check_coding(response.headers()).is_err();
         if (switched && !self.upgrade) || unreadable {
-            self.server.live.counters.response_errors.inc();
-            worker.totals.backend.response_errors.inc();
+            let refused = &self.server.live;
+            worker
+                .ledger
+                .inc(refused, |traffic| &traffic.response_errors);
             return Err(Error::BadResponse);
         }
+        exchange.responded(response.status(), self.answer.response_time);
         Ok(self)
     }
 
@@ -349,9 +349,9 @@ impl Forwarded {
         }
         exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE));
         let body = if let Some(upgraded) = upgraded {
-            lease.give_away();
+            let counted = lease.give_away();
             let closing = worker.upstreams.open_tunnel(self.server.life);
-            let tunnel = Tunnel::new(upgraded, closing, exchange);
+            let tunnel = Tunnel::new((upgraded, counted), closing, exchange);
             client.tunnel.replace(Some(tunnel));
             ResponseBody::none()
         } else {

@@ -28,14 +28,16 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     body::RequestBody,
+    ledger::Ledger,
     retry::Sent,
     watch::{Waiting, Watch},
 };
 use crate::{
+    counters::ServerTally,
     net,
     pool::{
         Server, Snapshot, Status,
-        server::{Cause, Life},
+        server::{Cause, Life, Live},
     },
 };
 
@@ -65,8 +67,8 @@ const LAST_HOPE: Duration = Duration::from_secs(1);
 pub(super) const IMPATIENT: Duration = Duration::from_millis(250);
 
 /// One worker's connections to servers.
-#[derive(Default)]
 pub(super) struct Upstreams {
+    ledger: Ledger,
     idle: RefCell<HashMap<Life, Vec<Idle>>>,
     open: RefCell<HashMap<Life, Vec<Open>>>,
     /// Cancelled: the server has left, and its tunnels are to be closed.
@@ -98,17 +100,23 @@ struct Link {
     sender: SendRequest<RequestBody>,
     driver: AbortOnDropHandle<()>,
     stage: Rc<Cell<Stage>>,
+    counted: Counted,
 }
 
 struct Idle {
     link: Link,
     since: Instant,
     expires: Instant,
-    _counted: CountedIdle,
 }
 
-/// Counts an idle connection for as long as it is one.
-struct CountedIdle(Arc<Server>);
+/// Counts a connection to a server for as long as it is open, as idle or as
+/// in use.
+#[derive(Debug)]
+pub(super) struct Counted {
+    live: Arc<Live>,
+    ledger: Ledger,
+    idle: bool,
+}
 
 /// A connection in use. Given back when its response has been read whole;
 /// dropped, it closes.
@@ -178,6 +186,16 @@ impl fmt::Debug for Lease {
 }
 
 impl Upstreams {
+    /// No connections yet.
+    pub(super) fn new(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            idle: RefCell::default(),
+            open: RefCell::default(),
+            tunnels: RefCell::default(),
+        }
+    }
+
     /// Sends a request to `server`, over an idle connection if there is one.
     ///
     /// `patience` bounds the connecting. The wait for the response is bounded
@@ -192,7 +210,7 @@ impl Upstreams {
         watch: &Watch,
     ) -> Result<Answer, Failure> {
         while let Some(link) = self.take_idle(server, repeatable) {
-            server.live.counters.reuses.inc();
+            self.ledger.inc(&server.live, |traffic| &traffic.reuses);
             let lease = Lease::new(link, server, self);
             match lease.send(request, repeatable, watch, Duration::ZERO).await {
                 Err(Failure {
@@ -339,7 +357,9 @@ impl Upstreams {
                 idle.push(newest);
                 return None;
             }
-            return Some(newest.link);
+            let mut link = newest.link;
+            link.counted.set_idle(false);
+            return Some(link);
         }
         None
     }
@@ -350,8 +370,7 @@ impl Upstreams {
         addr: SocketAddr,
         patience: Duration,
     ) -> Result<Lease, FailureKind> {
-        let counters = &server.live.counters;
-        counters.connects.inc();
+        self.ledger.inc(&server.live, |traffic| &traffic.connects);
         let socket = match timeout(patience, net::connect(addr)).await {
             Err(_) => return Err(FailureKind::ConnectTimeout),
             Ok(Err(err)) => return Err(connect_failure(&err)),
@@ -376,6 +395,7 @@ impl Upstreams {
             sender,
             driver,
             stage,
+            counted: Counted::new(&server.live, &self.ledger),
         };
         Ok(Lease::new(link, server, self))
     }
@@ -438,13 +458,15 @@ impl Lease {
         self.keep_alive = timeout;
     }
 
-    /// Leaves the connection to whoever has its upgrade.
-    pub(super) fn give_away(self) {
+    /// Leaves the connection to whoever has its upgrade, and counts as used
+    /// until the returned value goes.
+    pub(super) fn give_away(self) -> Counted {
         self.link.driver.detach();
+        self.link.counted
     }
 
     /// Puts the connection back for the next request.
-    pub(super) fn give_back(self) {
+    pub(super) fn give_back(mut self) {
         let now = Instant::now();
         let lifetime = self
             .keep_alive
@@ -457,11 +479,11 @@ impl Lease {
         let mut all = self.home.idle.borrow_mut();
         let idle = all.entry(self.server.life).or_default();
         if idle.len() < IDLE_PER_SERVER {
+            self.link.counted.set_idle(true);
             idle.push(Idle {
                 link: self.link,
                 since: now,
                 expires: now + lifetime,
-                _counted: CountedIdle::new(self.server),
             });
         }
     }
@@ -493,16 +515,38 @@ impl Failure {
     }
 }
 
-impl CountedIdle {
-    fn new(server: Arc<Server>) -> Self {
-        server.live.counters.idle.inc();
-        Self(server)
+impl Counted {
+    fn new(live: &Arc<Live>, ledger: &Ledger) -> Self {
+        ledger.server(live).used.inc();
+        Self {
+            live: Arc::clone(live),
+            ledger: ledger.clone(),
+            idle: false,
+        }
+    }
+
+    fn set_idle(&mut self, idle: bool) {
+        let tally = self.tally();
+        let (from, to) = if idle {
+            (&tally.used, &tally.idle)
+        } else {
+            (&tally.idle, &tally.used)
+        };
+        from.dec();
+        to.inc();
+        self.idle = idle;
+    }
+
+    fn tally(&self) -> &ServerTally {
+        self.ledger.server(&self.live)
     }
 }
 
-impl Drop for CountedIdle {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.live.counters.idle.dec();
+        let tally = self.tally();
+        let level = if self.idle { &tally.idle } else { &tally.used };
+        level.dec();
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
     view::{Kind, RowStatus, Rows, StatRow, Times},
 };
 use crate::{
-    counters,
+    counters::{CLASSES, Distribution},
     membership::{MemberState, MemberView},
     pool::{Timeline, state::Sign},
 };
@@ -39,6 +39,7 @@ pub fn render(source: &Source, rows: &Rows, now: Instant) -> String {
     ] {
         families.extend(of_rows(of_kind));
     }
+    families.push(latency(&rows.servers));
     families.extend(given_up(&rows.backend));
     families.extend(cluster(rows, &(source.members)()));
     families.push(detection(source.pool.timeline()));
@@ -174,9 +175,6 @@ const ROW: &[RowMetric] = &[
     ("check_duration_seconds", GAUGE, "Duration of the last check.", |r| Some(r.last_check()?.took.as_secs_f64())),
 ];
 
-/// Classes of responses, in the order of a row's figures.
-const CODES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
-
 /// Families of rows of one kind.
 fn of_rows(rows: &[StatRow]) -> Vec<MetricFamily> {
     let Some(kind) = rows.first().map(|row| row.kind) else {
@@ -193,10 +191,13 @@ fn of_rows(rows: &[StatRow]) -> Vec<MetricFamily> {
         family(&format!("{prefix}{name}"), *kind, help, samples.collect())
     });
     let responses = rows.iter().flat_map(|row| {
-        CODES.iter().zip(row.responses).map(|(code, responses)| {
-            let labels = [labels(row), vec![("code", *code)]].concat();
-            sample(labels, COUNTER, responses as f64)
-        })
+        CLASSES
+            .into_iter()
+            .zip(row.responses)
+            .map(|(code, responses)| {
+                let labels = [labels(row), vec![("code", code)]].concat();
+                sample(labels, COUNTER, responses as f64)
+            })
     });
     let states = rows
         .iter()
@@ -307,6 +308,27 @@ fn one_if(holds: bool) -> f64 {
 
 // === of the cluster, and of other parts ===
 
+/// How long servers take to answer. A class has its series from its first
+/// response on: eighteen of them for each that never occurs would drown the
+/// rest.
+fn latency(servers: &[StatRow]) -> MetricFamily {
+    let mut samples = Vec::new();
+    for row in servers {
+        for (latency, class) in row.latency.as_deref().into_iter().flatten().zip(CLASSES) {
+            if latency.count() > 0 {
+                let labels = [labels(row), vec![("code", class)]].concat();
+                samples.push(histogram(labels, latency));
+            }
+        }
+    }
+    histograms(
+        "tidings_server_response_seconds",
+        "Time from a request being sent to the head of its response (HAProxy's Tr), by class \
+         of status.",
+        samples,
+    )
+}
+
 /// What servers that failed or left cost. Of the backend as a whole: when
 /// there is something to count, the server's own row is often gone.
 fn given_up(backend: &StatRow) -> [MetricFamily; 2] {
@@ -366,16 +388,13 @@ fn cluster(rows: &Rows, members: &[MemberView]) -> Vec<MetricFamily> {
 fn detection(timeline: &Timeline) -> MetricFamily {
     let by_sign = Sign::ALL.map(|sign| {
         let labels = vec![("sign", sign.as_str())];
-        histogram(labels, timeline.detected_by(sign))
+        histogram(labels, &timeline.detected_by(sign).read())
     });
-    let mut family = MetricFamily::default();
-    family.set_name("tidings_detection_seconds".into());
-    family.set_help(
-        "Time from the first sign that a server is in trouble until it takes no request.".into(),
-    );
-    family.set_field_type(MetricType::HISTOGRAM);
-    family.set_metric(by_sign.into());
-    family
+    histograms(
+        "tidings_detection_seconds",
+        "Time from the first sign that a server is in trouble until it takes no request.",
+        by_sign.into(),
+    )
 }
 
 /// Figures of one name that stand side by side make one family.
@@ -429,10 +448,19 @@ fn sample(labels: Vec<(&str, &str)>, kind: FigureKind, value: f64) -> Metric {
     sample
 }
 
+fn histograms(name: &str, help: &str, histograms: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.into());
+    family.set_help(help.into());
+    family.set_field_type(MetricType::HISTOGRAM);
+    family.set_metric(histograms);
+    family
+}
+
 /// The bucket without a bound comes from the encoder, which takes the count
 /// for it.
-fn histogram(labels: Vec<(&str, &str)>, of: &counters::Histogram) -> Metric {
-    let buckets = of.cumulative().into_iter().map(|(bound, entries)| {
+fn histogram(labels: Vec<(&str, &str)>, of: &Distribution) -> Metric {
+    let buckets = of.cumulative().map(|(bound, entries)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);
         bucket.set_cumulative_count(entries);
@@ -441,7 +469,7 @@ fn histogram(labels: Vec<(&str, &str)>, of: &counters::Histogram) -> Metric {
     let mut histogram = Histogram::default();
     histogram.set_bucket(buckets.collect());
     histogram.set_sample_count(of.count());
-    histogram.set_sample_sum(of.sum().as_secs_f64());
+    histogram.set_sample_sum(of.sum.as_secs_f64());
     let mut sample = Metric::from_label(labels.into_iter().map(label).collect());
     sample.set_histogram(histogram);
     sample
@@ -634,7 +662,7 @@ mod tests {
         for line in types {
             let (name, kind) = line.split_once(' ').unwrap();
             let expected = match name {
-                "tidings_detection_seconds" => "histogram",
+                "tidings_detection_seconds" | "tidings_server_response_seconds" => "histogram",
                 _ if name.ends_with("_total") => "counter",
                 _ => "gauge",
             };

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::history::{self, History};
 use crate::{
-    counters::{Counter, Totals},
+    counters::{Counter, Totals, unix_seconds},
     membership::{MemberView, Name},
     pool::Reader,
 };
@@ -133,11 +133,10 @@ pub async fn sample(source: Arc<Source>) {
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for second in 0u64.. {
         seconds.tick().await;
-        let pool = source.pool.load();
-        source.totals.frontend.sample();
-        source.totals.backend.sample();
+        let (now, pool) = (unix_seconds(), source.pool.load());
+        source.totals.sample(now);
         for server in &pool.servers {
-            server.live.counters.sample();
+            server.live.counters.sample(now);
         }
         if second % u64::from(history::PERIOD) == 0 {
             source.history.sample(&source.totals, &pool);
@@ -148,23 +147,22 @@ pub async fn sample(source: Arc<Source>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::fixture;
+    use crate::{counters::Slot, stats::fixture};
 
     #[tokio::test(start_paused = true)]
     async fn rates_are_those_of_the_last_second() {
         let source = fixture::source();
         let server = Arc::clone(source.pool.load().by_name("s1").unwrap());
-        let before = server.live.counters.requests.get();
+        let tally = server.live.counters.of(Slot::new(0));
         let sampler = tokio::spawn(sample(Arc::clone(&source)));
         tokio::time::sleep(Duration::from_millis(500)).await;
-        server.live.counters.requests.add(7);
-        source.totals.frontend.connections_total.add(3);
+        tally.traffic.requests.add(7);
+        source.totals.frontend.connections_total.inc();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(server.live.counters.request_rate.get(), 7);
-        assert_eq!(source.totals.frontend.connection_rate.get(), 3);
+        assert_eq!(source.totals.frontend.connection_rate.get(), 1);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(server.live.counters.request_rate.get(), 0);
-        assert_eq!(server.live.counters.requests.get(), before + 7);
         sampler.abort();
     }
 }
