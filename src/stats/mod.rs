@@ -9,11 +9,13 @@ pub mod history;
 pub mod source;
 pub mod view;
 
+pub mod columns;
 pub mod csv;
 pub mod events;
 pub mod json;
 pub mod page;
 pub mod prometheus;
+pub mod typed;
 
 mod follow;
 mod lease;

@@ -1,0 +1,233 @@
+//! `HAProxy`'s typed form of the statistics, a line a figure, and the JSON of
+//! the same content (management guide, 9.2 and 9.3). Columns without a value
+//! are left out.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use serde::Serialize;
+
+use super::{
+    columns::{COLUMNS, Cell, PROCESS},
+    json::to_text,
+    view::{Kind, StatRow},
+};
+
+/// A figure with everything that is said of it.
+struct Field<'a> {
+    position: usize,
+    name: &'static str,
+    tags: &'static str,
+    kind: &'static str,
+    value: Cell<'a>,
+}
+
+/// The rows as `show stat typed` and the page's `;typed` print them.
+pub fn lines<'a>(rows: impl IntoIterator<Item = &'a StatRow>) -> String {
+    let mut out = String::new();
+    for row in rows {
+        for field in fields(row) {
+            line(row, &field, &mut out).expect("a string takes any text");
+        }
+    }
+    out
+}
+
+/// The rows as `show stat json` and the page's `;json` print them: an array of
+/// rows, each an array of figures.
+pub fn json<'a>(rows: impl IntoIterator<Item = &'a StatRow>) -> String {
+    let object = |row| fields(row).map(|field| FieldJson::of(row, field)).collect();
+    let rows: Vec<Vec<FieldJson<'_>>> = rows.into_iter().map(object).collect();
+    to_text(&rows) + "\n"
+}
+
+fn fields(row: &StatRow) -> impl Iterator<Item = Field<'_>> {
+    let columns = (0..).zip(COLUMNS);
+    let fields = columns.map(|(position, (name, tags, kind, value))| Field {
+        position,
+        name,
+        tags: tags_of(row.kind, name, tags),
+        kind,
+        value: value(row),
+    });
+    // What has no value is not printed, so no printer below meets it.
+    fields.filter(|field| field.value != Cell::Empty)
+}
+
+/// A server's `act` and `bck` are its state, a backend's count its servers.
+fn tags_of(kind: Kind, name: &str, tags: &'static str) -> &'static str {
+    match (kind, name) {
+        (Kind::Backend, "act" | "bck") => "MGP",
+        _ => tags,
+    }
+}
+
+fn line(row: &StatRow, field: &Field<'_>, out: &mut String) -> std::fmt::Result {
+    let letter = match row.kind {
+        Kind::Frontend => 'F',
+        Kind::Backend => 'B',
+        Kind::Server => 'S',
+    };
+    write!(
+        out,
+        "{letter}.{}.{}.{}.{}.{PROCESS}:{}:{}:",
+        row.proxy_id, row.server_id, field.position, field.name, field.tags, field.kind
+    )?;
+    match &field.value {
+        Cell::Empty => writeln!(out),
+        Cell::Number(number) => writeln!(out, "{number}"),
+        Cell::Signed(number) => writeln!(out, "{number}"),
+        // A reason or a name from elsewhere must not look like a line.
+        Cell::Text(text) => writeln!(out, "{}", text.replace(['\r', '\n'], " ")),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FieldJson<'a> {
+    obj_type: &'static str,
+    proxy_id: u32,
+    id: u32,
+    field: Name,
+    process_num: u32,
+    tags: Tags,
+    value: Typed<'a>,
+}
+
+#[derive(Serialize)]
+struct Name {
+    pos: usize,
+    name: &'static str,
+}
+
+#[derive(Serialize)]
+struct Tags {
+    origin: &'static str,
+    nature: &'static str,
+    scope: &'static str,
+}
+
+#[derive(Serialize)]
+struct Typed<'a> {
+    r#type: &'static str,
+    value: Json<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Json<'a> {
+    Number(u64),
+    Signed(i64),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> FieldJson<'a> {
+    fn of(row: &StatRow, field: Field<'a>) -> Self {
+        Self {
+            obj_type: match row.kind {
+                Kind::Frontend => "Frontend",
+                Kind::Backend => "Backend",
+                Kind::Server => "Server",
+            },
+            proxy_id: row.proxy_id,
+            id: row.server_id,
+            field: Name {
+                pos: field.position,
+                name: field.name,
+            },
+            process_num: PROCESS,
+            tags: Tags::of(field.tags),
+            value: Typed {
+                r#type: field.kind,
+                value: match field.value {
+                    Cell::Number(number) => Json::Number(number),
+                    Cell::Signed(number) => Json::Signed(number),
+                    Cell::Text(text) => Json::Text(text),
+                    Cell::Empty => Json::Text(Cow::default()),
+                },
+            },
+        }
+    }
+}
+
+impl Tags {
+    /// The words for the three letters.
+    fn of(letters: &str) -> Self {
+        let mut letters = letters.chars();
+        Self {
+            origin: match letters.next() {
+                Some('K') => "Key",
+                Some('S') => "Status",
+                Some('C') => "Config",
+                _ => "Metric",
+            },
+            nature: match letters.next() {
+                Some('a') => "Avg",
+                Some('A') => "Age",
+                Some('C') => "Counter",
+                Some('D') => "Duration",
+                Some('L') => "Limit",
+                Some('M') => "Max",
+                Some('N') => "Name",
+                Some('O') => "Output",
+                Some('R') => "Rate",
+                _ => "Gauge",
+            },
+            scope: match letters.next() {
+                Some('S') => "Service",
+                _ => "Process",
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::stats::{fixture, rows};
+
+    #[test]
+    fn a_line_has_place_tags_type_and_value_as_haproxy_has_them() {
+        let rows = rows(&fixture::source(), Instant::now());
+        let lines = lines(rows.iter());
+        for expected in [
+            "F.3.0.0.pxname.1:KNS:str:localnodes",
+            "F.3.0.17.status.1:SGP:str:OPEN",
+            "S.4.3.4.scur.1:MGP:u32:0",
+            "S.4.3.7.stot.1:MCP:u64:1234567",
+            "S.4.3.19.act.1:SGP:u32:1",
+            "S.4.3.55.lastsess.1:MAP:s32:0",
+            "S.4.3.73.addr.1:CGS:str:10.0.0.49:3000",
+            "B.4.0.19.act.1:MGP:u32:4",
+            "B.4.0.76.algo.1:CGS:str:roundrobin",
+        ] {
+            assert!(lines.lines().any(|line| line == expected), "{expected}");
+        }
+        assert!(!lines.contains("\n\n") && !lines.contains(".rate_lim.1:CLP:u32:\n"));
+    }
+
+    #[test]
+    fn json_says_the_same_in_haproxys_schema() {
+        let rows = rows(&fixture::source(), Instant::now());
+        let text = json(rows.iter());
+        let begins = "[[{\"objType\":\"Frontend\",\"proxyId\":3,\"id\":0,\"field\":{\"pos\":0,\
+            \"name\":\"pxname\"},\"processNum\":1,\"tags\":{\"origin\":\"Key\",\"nature\":\"Name\",\
+            \"scope\":\"Service\"},\"value\":{\"type\":\"str\",\"value\":\"localnodes\"}},";
+        assert!(text.starts_with(begins), "{text}");
+        let all: Value = serde_json::from_str(&text).unwrap();
+        let all = all.as_array().unwrap();
+        assert_eq!(all.len(), 1 + 7 + 1);
+        let of = |row: &Value, name: &str| {
+            let fields = row.as_array().unwrap().iter();
+            let mut found = fields.filter(|field| field["field"]["name"] == name);
+            found.next().map(|field| field["value"].clone())
+        };
+        let never = Some(json!({ "type": "s32", "value": -1 }));
+        assert!(all.iter().any(|row| of(row, "lastsess") == never));
+        assert_eq!(of(&all[0], "lastsess"), None);
+        let fields: usize = all.iter().map(|row| row.as_array().unwrap().len()).sum();
+        assert_eq!(fields, lines(rows.iter()).lines().count());
+    }
+}
