@@ -117,6 +117,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         history: stats::History::default(),
         log_lines_dropped: log_dropped,
         draining: Arc::clone(&ending),
+        declare: args.stats_admin.then(|| declare(gossip.clone())),
         auth: args
             .stats_auth
             .clone()

@@ -152,6 +152,7 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
         history: History::default(),
         log_lines_dropped: Arc::default(),
         draining: Arc::default(),
+        declare: None,
         auth: None,
     }
 }

@@ -19,7 +19,10 @@ pub mod typed;
 
 mod follow;
 mod lease;
+mod live;
 pub mod server;
+mod steer;
+mod stream;
 
 pub use self::{
     history::History,

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::history::{self, History};
 use crate::{
+    admin::Declare,
     counters::{Counter, Totals, unix_seconds},
     membership::{MemberView, Name},
     pool::Reader,
@@ -48,6 +49,8 @@ pub struct Source {
     pub log_lines_dropped: Arc<Counter>,
     /// Set once the process takes no new connections.
     pub draining: Arc<AtomicBool>,
+    /// Records what an operator wants; `None` where the page only shows.
+    pub declare: Option<Declare>,
     /// User and password, where the page asks for them.
     pub auth: Option<(String, String)>,
 }

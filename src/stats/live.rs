@@ -1,0 +1,246 @@
+//! The page as it changes, for all who look at it.
+//!
+//! One scene is taken for everybody, once a second and when something happens
+//! to a server; what has changed since the one before is written down once,
+//! and every viewer is sent the same bytes. A viewer is a number: the scene
+//! that it shows. One that falls behind is sent the whole scene, so it never
+//! makes anything wait or grow. While nobody looks, nothing is done.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    lease::Lease,
+    page::{self, Scene},
+    source::Source,
+    stream::{KEEP_ALIVE, Pieces, STILL_HERE, Stream},
+};
+
+/// Viewers at a time: a room full of them, and the statistics keep most of
+/// their connections for others.
+pub(super) const MOST_VIEWERS: usize = 64;
+
+/// Time from one scene to the next: rates are those of a second.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The least time between two scenes that events ask for: a cluster that
+/// starts is shown as it comes, not server by server.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// How long a scene is good for another page: a browser that loads pages as
+/// fast as it can costs five scenes a second.
+const FRESH: Duration = Duration::from_millis(200);
+
+/// Differences that are kept for viewers who are a moment late.
+const KEPT: usize = 8;
+
+/// How long a scene is kept that nobody looks at: until the browser that has
+/// just loaded it asks for what comes next.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The page as it changes.
+pub(super) struct Live {
+    source: Arc<Source>,
+    places: Arc<Semaphore>,
+    latest: watch::Sender<u64>,
+    ending: CancellationToken,
+    /// Used on the thread that serves no requests, by one at a time.
+    reel: Mutex<Reel>,
+}
+
+/// The latest scene, and how one gets there.
+#[derive(Default)]
+struct Reel {
+    /// The number of the latest scene.
+    number: u64,
+    scene: Option<(Arc<Scene>, Instant)>,
+    /// What leads from the scene before to that of the number.
+    steps: VecDeque<(u64, Bytes)>,
+    /// The scene of that number as a whole.
+    whole: Option<(u64, Bytes)>,
+}
+
+impl Live {
+    /// The page of `source`, until `ending`.
+    pub(super) fn new(source: Arc<Source>, ending: CancellationToken) -> Self {
+        Self {
+            source,
+            places: Arc::new(Semaphore::new(MOST_VIEWERS)),
+            latest: watch::Sender::new(0),
+            ending,
+            reel: Mutex::default(),
+        }
+    }
+
+    /// Takes scenes for as long as somebody looks.
+    pub(super) async fn run(&self) {
+        let mut seconds = interval(TICK);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events = self.source.pool.timeline().follow();
+        loop {
+            tokio::select! {
+                () = self.ending.cancelled() => return,
+                _ = seconds.tick() => {}
+                Ok(()) = events.changed() => sleep(LEAST).await,
+            }
+            if self.places.available_permits() < MOST_VIEWERS {
+                self.take(Duration::ZERO);
+            } else {
+                self.reel().forget();
+            }
+        }
+    }
+
+    /// The page as it is now, with the name of the scene that it shows.
+    pub(super) fn look(&self) -> (Arc<Scene>, String) {
+        let (scene, number) = self.take(FRESH);
+        (scene, self.name(number))
+    }
+
+    /// Begins to follow after the scene of that name; `None` if every place is
+    /// taken.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        shown: Option<&str>,
+        lease: &Lease,
+    ) -> Option<Stream<Viewer>> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.take(FRESH);
+        let shown = shown.and_then(|name| {
+            let (process, number) = name.rsplit_once('-')?;
+            let number = number.parse().ok()?;
+            (process == self.process()).then_some(number)
+        });
+        let viewer = Viewer {
+            live: Arc::clone(self),
+            shown,
+            news: self.latest.subscribe(),
+            lease: lease.clone(),
+            _place: place,
+        };
+        Some(Stream::of(viewer))
+    }
+
+    /// The latest scene, or a new one if that is older than `age` or the pool
+    /// has changed since.
+    fn take(&self, age: Duration) -> (Arc<Scene>, u64) {
+        let now = Instant::now();
+        let mut reel = self.reel();
+        let generation = self.source.pool.load().generation;
+        if let Some((scene, at)) = &reel.scene
+            && scene.generation == generation
+            && now - *at < age
+        {
+            return (Arc::clone(scene), reel.number);
+        }
+        let before = reel.scene.take().map(|(scene, _)| scene);
+        let scene = Arc::new(Scene::take(&self.source, before.as_deref(), now));
+        reel.number += 1;
+        let number = reel.number;
+        if let Some(before) = before {
+            let step = self.message(number, &page::difference(&before, &scene));
+            if reel.steps.len() == KEPT {
+                reel.steps.pop_front();
+            }
+            reel.steps.push_back((number, step));
+        }
+        reel.scene = Some((Arc::clone(&scene), now));
+        drop(reel);
+        // After the scene: whoever hears of the number finds it.
+        self.latest.send_replace(number);
+        (scene, number)
+    }
+
+    /// What leads on from the scene that a viewer shows, and where to.
+    fn after(&self, shown: Option<u64>) -> Option<(Bytes, u64)> {
+        let mut reel = self.reel();
+        let number = reel.number;
+        if shown == Some(number) {
+            return None;
+        }
+        let next = shown.map(|shown| shown + 1);
+        if let Some((to, step)) = reel.steps.iter().find(|(to, _)| Some(*to) == next) {
+            return Some((step.clone(), *to));
+        }
+        if let Some((of, whole)) = &reel.whole
+            && *of == number
+        {
+            return Some((whole.clone(), number));
+        }
+        let (scene, _) = reel.scene.as_ref()?;
+        let whole = self.message(number, &page::whole(scene));
+        reel.whole = Some((number, whole.clone()));
+        Some((whole, number))
+    }
+
+    fn message(&self, number: u64, data: &str) -> Bytes {
+        format!("id: {}\ndata: {data}\n\n", self.name(number)).into()
+    }
+
+    /// A scene's name, which no other process has for one of its own.
+    fn name(&self, number: u64) -> String {
+        format!("{}-{number}", self.process())
+    }
+
+    fn process(&self) -> String {
+        let process = &self.source.process;
+        format!("{}.{}.{}", *page::BUILD, process.started_unix, process.pid)
+    }
+
+    fn reel(&self) -> MutexGuard<'_, Reel> {
+        // Whoever panicked has left at worst no scene, which is then taken.
+        self.reel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reel {
+    /// Lets go of what nobody looks at any more.
+    fn forget(&mut self) {
+        let is_old = |(_, at): &(_, Instant)| at.elapsed() > IDLE;
+        if self.scene.as_ref().is_some_and(is_old) {
+            *self = Self {
+                number: self.number,
+                ..Self::default()
+            };
+        }
+    }
+}
+
+/// One who looks.
+pub(super) struct Viewer {
+    live: Arc<Live>,
+    /// The number of the scene that it shows.
+    shown: Option<u64>,
+    news: watch::Receiver<u64>,
+    lease: Lease,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Pieces for Viewer {
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        self.lease.renew();
+        loop {
+            // Before it looks: what comes meanwhile wakes it again.
+            self.news.mark_unchanged();
+            if let Some((piece, number)) = self.live.after(self.shown) {
+                self.shown = Some(number);
+                return Some((piece, self));
+            }
+            tokio::select! {
+                () = self.live.ending.cancelled() => return None,
+                changed = self.news.changed() => changed.ok()?,
+                () = sleep(KEEP_ALIVE) => return Some((STILL_HERE, self)),
+            }
+        }
+    }
+}
