@@ -24,6 +24,20 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// How many client connections the descriptors suffice for: each may need a
+/// second one, to a server, and the process needs some for itself. `None`
+/// where the host sets no limit.
+pub fn max_connections() -> Option<u32> {
+    const OWN: u64 = 64;
+    let descriptors = max_descriptors()?;
+    u32::try_from(descriptors.saturating_sub(OWN) / 2).ok()
+}
+
+/// How many descriptors this process may have, `None` for no limit.
+pub fn max_descriptors() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// Ends this process when the one that started it ends, however that happens.
 pub fn die_with_parent() {
     #[cfg(target_os = "linux")]

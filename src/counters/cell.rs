@@ -97,7 +97,7 @@ impl Gauge {
         self.current.load(Relaxed)
     }
 
-    /// The most there ever were.
+    /// The most there ever were at a time.
     pub fn max(&self) -> u32 {
         self.max.load(Relaxed)
     }
@@ -145,6 +145,24 @@ impl Rate {
         }
         let last = self.grown_at.load(Relaxed);
         (last != 0).then(|| u64::try_from(now - last).unwrap_or(0))
+    }
+}
+
+/// How many of something will be needed, from looks at how many there are:
+/// more at once, fewer by and by (`HAProxy`'s `need_conn_est`).
+#[derive(Debug, Default)]
+pub struct Estimate(AtomicU32);
+
+impl Estimate {
+    /// Takes a look. The sampler calls it once a second.
+    pub fn sample(&self, now: u32) {
+        let before = self.0.load(Relaxed);
+        self.0.store(now.max(before.midpoint(now)), Relaxed);
+    }
+
+    /// The estimate.
+    pub fn get(&self) -> u32 {
+        self.0.load(Relaxed)
     }
 }
 
@@ -229,6 +247,16 @@ mod tests {
         rate.sample(1, 101);
         assert_eq!(rate.seconds_since_last(1, 107), Some(7));
         assert_eq!(rate.seconds_since_last(2, 107), Some(0));
+    }
+
+    #[test]
+    fn an_estimate_rises_at_once_and_falls_slowly() {
+        let estimate = Estimate::default();
+        let looks = [0, 8, 0, 0, 6].map(|now| {
+            estimate.sample(now);
+            estimate.get()
+        });
+        assert_eq!(looks, [0, 8, 4, 2, 6]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod per_worker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use self::{
-    cell::{Counter, Gauge, OwnCounter, OwnLevel, Rate, Timing},
+    cell::{Counter, Estimate, Gauge, OwnCounter, OwnLevel, Rate, Timing},
     histogram::{Distribution, Histogram},
     per_worker::{PerWorker, Slot},
 };
@@ -35,10 +35,17 @@ pub struct Traffic {
     pub bytes_in: OwnCounter,
     /// Response bytes, bodies and heads as sent (`bout`).
     pub bytes_out: OwnCounter,
+    /// Bytes of answered requests as sent to servers (`reqbout`).
+    pub bytes_to_servers: OwnCounter,
+    /// Bytes of responses as received from servers (`resbin`).
+    pub bytes_from_servers: OwnCounter,
     /// Connections to a server that could not be made (`econ`).
     pub connect_errors: OwnCounter,
     /// Responses that were broken off, malformed or never came (`eresp`).
     pub response_errors: OwnCounter,
+    /// Connections that could not be made for a fault of our own, such as no
+    /// descriptor being left (`eint`).
+    pub internal_errors: OwnCounter,
     /// Attempts after the first (`wretr`).
     pub retries: OwnCounter,
     /// Retries that went to another server (`wredis`).
@@ -56,6 +63,9 @@ pub struct Traffic {
     pub connects: OwnCounter,
     /// Requests sent over a connection that was already there (`reuse`).
     pub reuses: OwnCounter,
+    /// Time until there was a server to take the request; zero where there was
+    /// one at once.
+    pub queue_time: Timing,
     /// Time to connect; zero over a connection that was already there.
     pub connect_time: Timing,
     /// From the request being sent to the response's head.
@@ -74,6 +84,8 @@ pub struct ServerTally {
     pub idle: OwnLevel,
     /// Connections that a request or a tunnel uses (`used_conn_cur`).
     pub used: OwnLevel,
+    /// Faults of the server that requests met and told the pool (`hanafail`).
+    pub observed_faults: OwnCounter,
     responses: ByClass<Histogram>,
 }
 
@@ -93,6 +105,8 @@ pub struct Counters {
     pub active: Gauge,
     /// Requests a second.
     pub request_rate: Rate,
+    /// Connections that will be needed.
+    pub needed: Estimate,
     workers: PerWorker<ServerTally>,
 }
 
@@ -128,6 +142,7 @@ impl Counters {
     /// Closes a second: takes the rate. The sampler calls it once a second.
     pub fn sample(&self, now: i64) {
         self.request_rate.sample(self.requests(), now);
+        self.needed.sample(self.active.get());
     }
 }
 
@@ -139,6 +154,10 @@ pub struct TotalTally {
     pub traffic: Traffic,
     /// Requests that could not be read: malformed, too large, too slow.
     pub request_errors: OwnCounter,
+    /// Requests that were refused for what they asked for (`dreq`).
+    pub denied: OwnCounter,
+    /// Sticky cookies that named a server that was down and were replaced.
+    pub rebinds: OwnCounter,
     responses: ByClass<OwnCounter>,
     unread: ByClass<OwnCounter>,
 }
@@ -171,6 +190,8 @@ pub struct Totals {
     pub backend: Backend,
     /// Requests a second.
     pub request_rate: Rate,
+    /// Response bytes a second.
+    pub bytes_out_rate: Rate,
     workers: PerWorker<TotalTally>,
 }
 
@@ -190,6 +211,8 @@ pub struct Frontend {
 pub struct Backend {
     /// Requests being served now (`scur`, `smax`).
     pub active: Gauge,
+    /// Requests that wait for a server to come back (`qcur`, `qmax`).
+    pub waiting: Gauge,
 }
 
 impl Totals {
@@ -236,7 +259,9 @@ impl Totals {
             connection_rate,
             ..
         } = &self.frontend;
+        let bytes_out = self.tallies().map(|tally| tally.traffic.bytes_out.get());
         self.request_rate.sample(self.requests(), now);
+        self.bytes_out_rate.sample(bytes_out.sum(), now);
         connection_rate.sample(connections_total.get(), now);
     }
 }

@@ -8,6 +8,7 @@ mod quarantine;
 pub mod rise_fall;
 pub mod server;
 pub mod snapshot;
+pub mod standing;
 pub mod state;
 pub mod timeline;
 pub mod writer;

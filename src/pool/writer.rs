@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::{
     Reader,
+    standing::Standing,
     state::{Event, Input, State},
     timeline::Timeline,
 };
@@ -29,6 +30,7 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub struct Writer {
     state: State,
+    standing: Standing,
     service: String,
     inputs: mpsc::Receiver<Input>,
     snapshot: Arc<ArcSwap<super::Snapshot>>,
@@ -41,7 +43,9 @@ impl Writer {
     /// The first snapshot is there at once.
     pub fn new(service: String, mut state: State) -> (Self, mpsc::Sender<Input>, Reader) {
         let (sender, inputs) = mpsc::channel(QUEUE);
-        let first = state.snapshot();
+        let mut first = state.snapshot();
+        let standing = Standing::new(first.can_serve(), Instant::now());
+        first.standing = Some(standing);
         let (generation, seen) = watch::channel(first.generation);
         let snapshot = Arc::new(ArcSwap::from_pointee(first));
         let timeline = Arc::<Timeline>::default();
@@ -52,6 +56,7 @@ impl Writer {
         };
         let writer = Self {
             state,
+            standing,
             service,
             inputs,
             snapshot,
@@ -93,7 +98,9 @@ impl Writer {
     }
 
     fn publish(&mut self) {
-        let snapshot = self.state.snapshot();
+        let mut snapshot = self.state.snapshot();
+        self.standing = self.standing.then(snapshot.can_serve(), Instant::now());
+        snapshot.standing = Some(self.standing);
         let generation = snapshot.generation;
         self.snapshot.store(Arc::new(snapshot));
         // After the store: whoever hears of it finds it.

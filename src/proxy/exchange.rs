@@ -48,11 +48,15 @@ pub(super) struct Exchange {
     server: Option<Arc<Server>>,
     affinity: Affinity,
     cookie_inserted: bool,
+    wait_time: Option<Duration>,
     connect_time: Option<Duration>,
     response_time: Option<Duration>,
     status: Option<StatusCode>,
     bytes_in: u64,
     bytes_out: u64,
+    /// By how much the heads grew on their way through.
+    request_growth: i64,
+    response_growth: i64,
     retries: u32,
     redispatched: bool,
     termination: Termination,
@@ -80,7 +84,7 @@ impl Exchange {
         let head_since = watch.begin_exchange(begun);
         worker.ledger.all().traffic.requests.inc();
         worker.ledger.shared().backend.active.inc();
-        let first_line = request.method().as_str().len() + uri_len(request.uri()) + 12;
+        let first_line = first_line(request.method(), request.uri());
         Box::new(Self {
             worker: Rc::clone(worker),
             watch: Rc::clone(watch),
@@ -93,19 +97,28 @@ impl Exchange {
             server: None,
             affinity: Affinity::Off,
             cookie_inserted: false,
+            wait_time: None,
             connect_time: None,
             response_time: None,
             status: None,
             bytes_in: super::headers::wire_size(request.headers(), first_line),
             bytes_out: 0,
+            request_growth: 0,
+            response_growth: 0,
             retries: 0,
             redispatched: false,
             termination: Termination::CLIENT_GONE,
         })
     }
 
-    /// The request goes to `server`. Ends the attempt at the one before.
-    pub(super) fn attempt(&mut self, server: &Arc<Server>, balanced: bool) {
+    /// The request goes to `server`, for which it `waited` or not. Ends the
+    /// attempt at the one before.
+    pub(super) fn attempt(&mut self, server: &Arc<Server>, balanced: bool, waited: bool) {
+        self.wait_time = Some(if waited || self.server.is_some() {
+            self.begun.elapsed()
+        } else {
+            Duration::ZERO
+        });
         if let Some(before) = self.server.take() {
             before.live.counters.active.dec();
             self.retries += 1;
@@ -123,6 +136,13 @@ impl Exchange {
             self.count_at(server, |traffic| &traffic.balanced);
         }
         self.server = Some(Arc::clone(server));
+    }
+
+    /// Its head is ready for servers. Nothing of its body has gone by yet.
+    pub(super) fn prepared(&mut self, head: &http::request::Parts) {
+        let first_line = first_line(&head.method, &head.uri);
+        let size = super::headers::wire_size(&head.headers, first_line);
+        self.request_growth = growth(self.bytes_in, size);
     }
 
     /// What its cookie turned out to be.
@@ -151,10 +171,11 @@ impl Exchange {
         }
     }
 
-    /// The response's head goes to the client. Until the body's end is
-    /// reported, an end counts as the client's.
-    pub(super) fn begin_response(&mut self, head_bytes: u64) {
+    /// The response's head, which was of `received` bytes, goes to the client.
+    /// Until the body's end is reported, an end counts as the client's.
+    pub(super) fn begin_response(&mut self, head_bytes: u64, received: u64) {
         self.bytes_out += head_bytes;
+        self.response_growth = growth(received, head_bytes);
         self.watch.begin_response();
         self.termination = Termination::CLIENT_GONE_IN_DATA;
     }
@@ -206,7 +227,13 @@ impl Exchange {
             all.response(status.as_u16());
         }
         if self.termination.0[1] == b'R' {
-            all.request_errors.inc();
+            match self.status {
+                Some(StatusCode::METHOD_NOT_ALLOWED) => all.denied.inc(),
+                _ => all.request_errors.inc(),
+            }
+        }
+        if self.affinity == Affinity::Down && self.cookie_inserted {
+            all.rebinds.inc();
         }
         if let Some(server) = &self.server {
             server.live.counters.active.dec();
@@ -217,6 +244,15 @@ impl Exchange {
     fn count_traffic(&self, traffic: &Traffic, total: Duration) {
         traffic.bytes_in.add(self.bytes_in);
         traffic.bytes_out.add(self.bytes_out);
+        if self.response_time.is_some() {
+            let to = self.bytes_in.saturating_add_signed(self.request_growth);
+            let from = self.bytes_out.saturating_add_signed(-self.response_growth);
+            traffic.bytes_to_servers.add(to);
+            traffic.bytes_from_servers.add(from);
+        }
+        if let Some(wait) = self.wait_time {
+            traffic.queue_time.enter(wait);
+        }
         if let Some(connect) = self.connect_time {
             traffic.connect_time.enter(connect);
         }
@@ -282,6 +318,12 @@ impl Drop for Exchange {
     }
 }
 
-fn uri_len(uri: &Uri) -> usize {
-    uri.path_and_query().map_or(1, |path| path.as_str().len())
+/// The length of a request's first line, with its end.
+fn first_line(method: &Method, uri: &Uri) -> usize {
+    let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
+    method.as_str().len() + path + "  HTTP/1.1\r\n".len()
+}
+
+fn growth(from: u64, to: u64) -> i64 {
+    to.cast_signed().wrapping_sub(from.cast_signed())
 }

@@ -39,6 +39,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
 pub use self::{access_log::AccessLog, watch::Timeouts};
+
+/// Idle connections that each worker keeps to one server at the most.
+pub const IDLE_PER_SERVER: usize = upstream::IDLE_PER_SERVER;
+
 use self::{access_log::BadRequest, ledger::Ledger, upstream::Upstreams};
 use crate::{
     balance::Algorithm,

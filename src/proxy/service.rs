@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     balance::{self, Tried, sticky},
+    counters::Gauge,
     pool::{Server, Snapshot, state::Fault},
 };
 
@@ -98,6 +99,7 @@ async fn forward(
     let cookie_name = worker.settings.cookie.as_deref();
     let cookie = cookie_name.and_then(|name| sticky::take(&mut head.headers, name));
     let upgrade = headers::prepare_request(&mut head, client.peer, client.local);
+    exchange.prepared(&head);
     let method = head.method.clone();
     let repeatable = may_repeat(Sent::Perhaps, &method, has_body);
 
@@ -113,9 +115,9 @@ async fn forward(
     };
     worker.budget.deposit();
     loop {
-        let (server, affinity) = attempts.choose().await?;
+        let (server, affinity, waited) = attempts.choose().await?;
         exchange.set_affinity(affinity);
-        exchange.attempt(&server, affinity != Affinity::Valid);
+        exchange.attempt(&server, affinity != Affinity::Valid, waited);
         let Some(next) = request.take().or_else(|| spare.as_ref().map(again)) else {
             return Err(Error::BadResponse);
         };
@@ -180,22 +182,24 @@ fn again(spare: &Request<()>) -> Request<RequestBody> {
 
 impl Attempts<'_> {
     /// The server that the cookie names if it is there for its users, or the
-    /// one whose turn it is.
-    async fn choose(&mut self) -> Result<(Arc<Server>, Affinity), Error> {
+    /// one whose turn it is; and whether it had to be waited for.
+    async fn choose(&mut self) -> Result<(Arc<Server>, Affinity, bool), Error> {
         let give_up = Instant::now() + TURN_AROUND;
+        let mut waited = false;
         loop {
             let snapshot = self.worker.snapshot();
             let affinity = match self.sticky(&snapshot) {
-                Ok(server) => return Ok((server, Affinity::Valid)),
+                Ok(server) => return Ok((server, Affinity::Valid, waited)),
                 Err(affinity) => affinity,
             };
             if let Some(server) = self.worker.pick(&snapshot, &self.tried) {
-                return Ok((server, affinity));
+                return Ok((server, affinity, waited));
             }
             let rested = Instant::now() >= give_up;
             if !self.worth_waiting(&snapshot) || (rested && self.tried.is_empty()) {
                 return Err(Error::NoServer);
             }
+            waited = true;
             self.worker.wait_for_change(&snapshot, give_up).await;
             self.tried.clear();
         }
@@ -338,6 +342,7 @@ impl Forwarded {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut head, body) = response.into_parts();
+        let received = headers::wire_size(&head.headers, FIRST_LINE);
         lease.keep_alive(headers::prepare_response(&mut head));
         if let Some(name) = &worker.settings.cookie {
             sticky::strip(&mut head.headers, name);
@@ -347,7 +352,7 @@ impl Forwarded {
                 exchange.set_cookie_inserted();
             }
         }
-        exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE));
+        exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE), received);
         let body = if let Some(upgraded) = upgraded {
             let counted = lease.give_away();
             let closing = worker.upstreams.open_tunnel(self.server.life);
@@ -382,6 +387,7 @@ impl Worker {
     }
 
     async fn wait_for_change(&self, known: &Snapshot, give_up: Instant) {
+        let _waiting = Waits::count(&self.ledger.shared().backend.waiting);
         let mut pool = self.reader.clone();
         timeout_at(give_up, pool.newer_than(known)).await.ok();
     }
@@ -393,7 +399,26 @@ impl Worker {
             // that meets the fault reports it again.
             if self.inputs.try_send(input).is_err() {
                 server.faults.release();
+            } else {
+                self.ledger.server(&server.live).observed_faults.inc();
             }
         }
+    }
+}
+
+/// Counts a request for as long as it waits for a server, even if its client
+/// goes meanwhile.
+struct Waits<'a>(&'a Gauge);
+
+impl<'a> Waits<'a> {
+    fn count(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

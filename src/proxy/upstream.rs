@@ -55,7 +55,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Idle connections a worker keeps to one server at the most, so that a burst
 /// does not hold descriptors for long after.
-const IDLE_PER_SERVER: usize = 512;
+pub(super) const IDLE_PER_SERVER: usize = 512;
 
 /// How long a request that cannot be repeated waits at a server that gossip
 /// has lost before it ends with 502.
@@ -373,7 +373,13 @@ impl Upstreams {
         self.ledger.inc(&server.live, |traffic| &traffic.connects);
         let socket = match timeout(patience, net::connect(addr)).await {
             Err(_) => return Err(FailureKind::ConnectTimeout),
-            Ok(Err(err)) => return Err(connect_failure(&err)),
+            Ok(Err(err)) => {
+                if is_our_own(&err) {
+                    self.ledger
+                        .inc(&server.live, |traffic| &traffic.internal_errors);
+                }
+                return Err(connect_failure(&err));
+            }
             Ok(Ok(socket)) => socket,
         };
         let (sender, connection) = Builder::new()
@@ -550,8 +556,14 @@ impl Drop for Counted {
     }
 }
 
-/// Tells a server that is not there from trouble of our own, such as having
-/// no descriptor or no port left, which says nothing about the server.
+/// Whether it is trouble of our own, such as having no descriptor or no port
+/// left, which says nothing about the server.
+fn is_our_own(err: &io::Error) -> bool {
+    let timed_out = err.kind() == io::ErrorKind::TimedOut;
+    connect_failure(err) != FailureKind::Refused && !timed_out
+}
+
+/// Tells a server that is not there from everything else.
 fn connect_failure(err: &io::Error) -> FailureKind {
     match err.kind() {
         io::ErrorKind::ConnectionRefused

@@ -142,6 +142,7 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
             node: "ha".into(),
             pid: 8,
             workers: 2,
+            max_descriptors: Some(1024),
             started: Instant::now(),
             started_unix: 1_700_000_000,
             http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],

@@ -3,7 +3,8 @@
 //! Nothing is counted here. The rows are read from the pool's snapshot and
 //! from [`counters`](crate::counters) when somebody asks, and every surface
 //! prints the same row, so no two of them can tell different stories. A
-//! figure that nobody measures is left empty, never printed as zero.
+//! figure that nobody measures is left empty, never printed as zero; zero is
+//! what was counted, or cannot occur here.
 
 pub mod history;
 pub mod source;

@@ -86,6 +86,8 @@ pub struct Process {
     pub pid: u32,
     /// Worker threads that serve traffic.
     pub workers: usize,
+    /// File descriptors it may have, where there is a limit.
+    pub max_descriptors: Option<u64>,
     /// When it started.
     pub started: Instant,
     /// The same moment on the wall clock, in Unix seconds.

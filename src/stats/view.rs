@@ -16,6 +16,7 @@ use crate::{
         Server, Snapshot, Status,
         server::{Cause, CheckReport, Origin},
     },
+    proxy::IDLE_PER_SERVER,
 };
 
 /// The frontend's name, which scripts and dashboards know.
@@ -182,6 +183,10 @@ pub struct StatRow {
     pub bytes_in: u64,
     /// Response bytes.
     pub bytes_out: u64,
+    /// Bytes of answered requests as sent to servers.
+    pub bytes_to_servers: u64,
+    /// Bytes of responses as received from servers.
+    pub bytes_from_servers: u64,
     /// Responses by class: 1xx to 5xx, then everything else. Of a server, those
     /// that it gave; of a proxy, those that clients got, our own included.
     pub responses: ByClass<u64>,
@@ -189,8 +194,16 @@ pub struct StatRow {
     /// request being sent, by class. The counts never go back.
     pub latency: Option<Box<ByClass<Distribution>>>,
 
+    /// Requests that wait for a server to come back (backends); none waits at
+    /// a server that is there.
+    pub queue: Option<Level>,
+    /// Requests that were refused for what they asked for, and would otherwise
+    /// have come here.
+    pub denied_requests: Option<u64>,
     /// Requests that could not be read.
     pub request_errors: Option<u64>,
+    /// Connections to servers that failed by a fault of our own.
+    pub internal_errors: u64,
     /// Connections that could not be made.
     pub connect_errors: Option<u64>,
     /// Responses that were broken off, malformed or never came.
@@ -211,10 +224,21 @@ pub struct StatRow {
     pub connects: Option<u64>,
     /// Requests over connections that were already there.
     pub reuses: Option<u64>,
+    /// Faults that requests met at a server and the pool was told of.
+    pub observed_faults: Option<u64>,
+    /// Sticky cookies that named a server that was down and were replaced
+    /// (backends).
+    pub rebinds: Option<u64>,
     /// Open connections without a request (servers).
     pub idle_connections: Option<u32>,
     /// Open connections with a request or a tunnel (servers).
     pub used_connections: Option<u32>,
+    /// Connections that will probably be needed (servers).
+    pub needed_connections: Option<u32>,
+    /// Connections that may be open without a request (servers).
+    pub idle_limit: Option<u32>,
+    /// Time until there was a server to take the request.
+    pub queue_time: Option<Times>,
     /// Time to connect.
     pub connect_time: Option<Times>,
     /// Time to the response's head.
@@ -398,7 +422,7 @@ pub fn rows(source: &Source, now: Instant) -> Rows {
     let footing = Footing::of(&snapshot);
     Rows {
         frontend: frontend_row(source),
-        backend: backend_row(source, &snapshot, footing),
+        backend: backend_row(source, &snapshot, footing, now),
         servers,
         footing,
         generation: snapshot.generation,
@@ -434,6 +458,7 @@ fn frontend_row(source: &Source) -> StatRow {
         }),
         request_rate: Some((&totals.request_rate).into()),
         responses,
+        denied_requests: Some(totals.tallies().map(|tally| tally.denied.get()).sum()),
         request_errors: Some(errors.sum()),
         ..common(&traffic_of_all(source), status)
     }
@@ -444,7 +469,8 @@ fn traffic_of_all(source: &Source) -> Vec<&Traffic> {
     tallies.map(|tally| &tally.traffic).collect()
 }
 
-fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing) -> StatRow {
+fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing, now: Instant) -> StatRow {
+    let standing = snapshot.standing;
     let totals = &source.totals;
     let status = if footing.serves() {
         RowStatus::Up
@@ -468,6 +494,13 @@ fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing) -> StatRo
         weight: Some(active().map(|server| u32::from(server.weight)).sum()),
         effective_weight: Some(active().map(|server| effective_weight(server)).sum()),
         active: Some(active().count() as u32),
+        since: standing.map(|standing| now.saturating_duration_since(standing.since)),
+        downs: standing.map(|standing| standing.downs),
+        downtime: standing.map(|standing| standing.downtime(now)),
+        queue: Some((&totals.backend.waiting).into()),
+        // What is refused does not come so far.
+        denied_requests: Some(0),
+        rebinds: Some(totals.tallies().map(|tally| tally.rebinds.get()).sum()),
         sessions: (&totals.backend.active).into(),
         session_rate: (&totals.request_rate).into(),
         last_request: last_request(&totals.request_rate, totals.requests()),
@@ -510,6 +543,10 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
         last_request: last_request(&counters.request_rate, counters.requests()),
         responses: latency.each_ref().map(Distribution::count),
         latency: Some(Box::new(latency)),
+        queue: Some(Level::default()),
+        observed_faults: Some(counters.tallies().map(|t| t.observed_faults.get()).sum()),
+        needed_connections: Some(counters.needed.get()),
+        idle_limit: Some((IDLE_PER_SERVER * source.process.workers) as u32),
         idle_connections: connections(|tally| &tally.idle),
         used_connections: connections(|tally| &tally.used),
         weight: Some(server.weight.into()),
@@ -567,6 +604,7 @@ fn upstream(traffic: &[&Traffic], status: RowStatus) -> StatRow {
         server_aborts: some(|t| &t.server_aborts),
         connects: some(|t| &t.connects),
         reuses: some(|t| &t.reuses),
+        queue_time: Times::of(traffic, |t| &t.queue_time),
         connect_time: Times::of(traffic, |t| &t.connect_time),
         response_time: Times::of(traffic, |t| &t.response_time),
         total_time: Times::of(traffic, |t| &t.total_time),
@@ -606,8 +644,13 @@ fn common(traffic: &[&Traffic], status: RowStatus) -> StatRow {
         last_request: None,
         bytes_in: sum(traffic, |t| &t.bytes_in),
         bytes_out: sum(traffic, |t| &t.bytes_out),
+        bytes_to_servers: sum(traffic, |t| &t.bytes_to_servers),
+        bytes_from_servers: sum(traffic, |t| &t.bytes_from_servers),
+        internal_errors: sum(traffic, |t| &t.internal_errors),
         responses: ByClass::default(),
         latency: None,
+        queue: None,
+        denied_requests: None,
         request_errors: None,
         connect_errors: None,
         response_errors: None,
@@ -619,8 +662,13 @@ fn common(traffic: &[&Traffic], status: RowStatus) -> StatRow {
         server_aborts: None,
         connects: None,
         reuses: None,
+        observed_faults: None,
+        rebinds: None,
         idle_connections: None,
         used_connections: None,
+        needed_connections: None,
+        idle_limit: None,
+        queue_time: None,
         connect_time: None,
         response_time: None,
         total_time: None,

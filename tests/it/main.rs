@@ -18,6 +18,7 @@ mod balancing;
 mod browser;
 mod command_line;
 mod faults;
+mod figures;
 mod http;
 mod membership;
 mod several;
