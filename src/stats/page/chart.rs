@@ -51,7 +51,7 @@ pub(super) fn requests(series: &Series, scale: Scale) -> Markup {
     let rate = f64::from(series.last().requests) / f64::from(PERIOD);
     html! {
         (draw("requests", &spark::area(series.points().map(share))))
-        span { (short(rate)) "/s" }
+        span.zero[rate == 0.0] { (short(rate)) "/s" }
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) fn latency(series: &Series, summary: &Summary) -> Markup {
         span {
             @if let (Some(p50), Some(p99)) = (summary.p50, summary.p99) {
                 (millis(p50)) " / " (millis(p99)) " ms"
-            } @else { "–" }
+            } @else { span.zero { "–" } }
         }
     }
 }
@@ -89,7 +89,7 @@ pub(super) fn errors(series: &Series, summary: &Summary, scale: Scale) -> Markup
     let share = |point: Point| point.errors as f32 / scale.errors as f32;
     html! {
         (draw("errors", &spark::bars(series.points().map(share))))
-        @if summary.errors > 0 { strong.bad { (summary.errors) } } @else { span { "0" } }
+        @if summary.errors > 0 { strong.bad { (summary.errors) } } @else { span.zero { "0" } }
     }
 }
 

@@ -366,6 +366,9 @@ impl Page<'_> {
                             " (process #1, nbproc = 1, nbthread = " (process.workers) ")"
                         }
                         li { b { "uptime = " } (self.lively("uptime")) }
+                        @if let Some(limit) = process.max_descriptors {
+                            li { b { "system limits: " } "memmax = unlimited; ulimit-n = " (limit) }
+                        }
                         li { b { "listening on " } (listening.join(", ")) }
                         li {
                             b { "maxconn = " }

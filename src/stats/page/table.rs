@@ -12,12 +12,13 @@ use super::{
     scene::{Moment, Row, Shape, Table},
 };
 use crate::{
+    counters::CLASSES,
     membership::Admin,
     pool::{Server, server::Origin},
     stats::{
         history::{Rows, Series},
         json,
-        view::{self, Kind, RowStatus, StatRow, Times},
+        view::{self, Kind, Level, RowStatus, StatRow, Times},
     },
 };
 
@@ -98,14 +99,14 @@ fn line(key: String, row: &StatRow, context: &Context<'_>, before: Option<&Row>)
     };
     line.name();
     line.charts(series);
-    // Nobody waits in a queue of a server's own, so there is none to show.
-    line.nothing(3);
+    line.queue();
     line.session_rate();
     line.sessions();
     line.add(Value::Count(row.bytes_in));
     line.add(Value::Count(row.bytes_out));
-    // Nothing is ever denied: there are no rules that could.
-    line.nothing(2);
+    line.add(Value::count(row.denied_requests));
+    // There are no rules that could deny a response.
+    line.nothing(1);
     line.errors();
     line.server();
     line.users(series);
@@ -179,7 +180,10 @@ impl Line<'_> {
         let admin = self.context.admin;
         self.described(|row| Cell {
             value: name(row, admin).into(),
-            tip: row.server.as_deref().map(|server| about(server).into()),
+            tip: row
+                .server
+                .as_deref()
+                .map(|server| about(row, server).into()),
         });
     }
 
@@ -209,23 +213,38 @@ impl Line<'_> {
         });
     }
 
+    fn queue(&mut self) {
+        let queue = self.row.queue;
+        self.add(Value::count(queue.map(|queue| queue.now)));
+        self.add(Value::count(queue.map(|queue| queue.max)));
+        self.nothing(1);
+    }
+
     fn session_rate(&mut self) {
         let row = self.row;
+        let rates = |row: &StatRow, word, of: fn(Level) -> u32| {
+            let requests = of(row.request_rate?);
+            let connections = row
+                .connections
+                .map_or(0, |connections| of(connections.rate));
+            Some(format!(
+                "{word} connection rate: {connections}/s\n{word} session rate: {}/s\n\
+                 {word} request rate: {requests}/s",
+                of(row.session_rate)
+            ))
+        };
         self.tipped(Value::Count(row.session_rate.now.into()), |row| {
-            let rate = row.request_rate?;
-            let text = format!("Requests a second: {}, at most {}", rate.now, rate.max);
-            Some(text)
+            rates(row, "Current", |rate| rate.now)
         });
-        self.add(Value::Count(row.session_rate.max.into()));
+        self.tipped(Value::Count(row.session_rate.max.into()), |row| {
+            rates(row, "Max", |rate| rate.max)
+        });
         self.nothing(1);
     }
 
     fn sessions(&mut self) {
         let row = self.row;
-        self.tipped(Value::Count(row.sessions.now.into()), |row| {
-            let idle = row.idle_connections?;
-            Some(format!("Idle connections: {idle}"))
-        });
+        self.tipped(Value::Count(row.sessions.now.into()), connections);
         self.add(Value::Count(row.sessions.max.into()));
         self.add(Value::count(row.sessions_limit));
         self.tipped(Value::Count(row.sessions_total), |row| Some(details(row)));
@@ -277,7 +296,9 @@ impl Line<'_> {
             Kind::Backend => Value::Count(0),
             Kind::Server => Value::text("-"),
         });
-        self.add(Value::count(row.failed_checks));
+        self.tipped(checks(row), |row| {
+            row.failed_checks.map(|_| "Failed Health Checks".into())
+        });
         self.add(Value::count(row.downs));
         self.add(match row.downtime {
             None => Value::Nothing,
@@ -293,6 +314,7 @@ impl Line<'_> {
 
     /// How many of its requests came back by their cookie.
     fn users(&mut self, series: Option<&Series>) {
+        let row = self.row;
         let (Some(series), Some(_)) = (series, &self.row.cookie) else {
             return self.nothing(1);
         };
@@ -302,11 +324,16 @@ impl Line<'_> {
             let Some(percent) = (sticky * 100).checked_div(summary.requests) else {
                 return Value::text("–").into();
             };
-            let tip = format!(
+            let mut tip = format!(
                 "{sticky} of the last 5 minutes' {} requests came back by their cookie; \
                  {} were given a server, and a cookie for the next time",
                 summary.requests, summary.balanced
             );
+            if let Some(rebinds) = row.rebinds {
+                let rebinds =
+                    format!("\nCookies ever replaced since their server was down: {rebinds}");
+                tip.push_str(&rebinds);
+            }
             Cell {
                 value: Value::text(&format!("{percent} %")),
                 tip: Some(tip.into()),
@@ -362,15 +389,15 @@ const STATES: [(&str, Admin); 3] = [
 ];
 
 /// What a pointer over the name shows.
-fn about(server: &Server) -> String {
-    let addr = server
-        .addr
-        .map_or("no address".into(), |addr| addr.to_string());
-    let tags = server
-        .tags
-        .iter()
-        .map(|(key, value)| format!("\n{key}={value}"));
-    addr + &tags.collect::<String>()
+fn about(row: &StatRow, server: &Server) -> String {
+    let addr = server.addr.map_or("no address".into(), |a| a.to_string());
+    let reason = row.reason.iter().map(|reason| format!("\n{reason}"));
+    addr + &reason.chain(tags(server)).collect::<String>()
+}
+
+fn tags(server: &Server) -> impl Iterator<Item = String> {
+    let tags = server.tags.iter();
+    tags.map(|(key, value)| format!("\n{key}={value}"))
 }
 
 fn learned(server: &Server) -> Markup {
@@ -392,30 +419,68 @@ fn learned(server: &Server) -> Markup {
 pub(super) fn words(server: &Server) -> String {
     let status = json::status(server.status);
     let reason = view::reason(server.status).unwrap_or_default();
-    format!("{} {status} {reason} {}", server.name, about(server))
+    let addr = server.addr.map(|addr| addr.to_string()).unwrap_or_default();
+    let tags: String = tags(server).collect();
+    format!("{} {status} {reason} {addr} {tags}", server.name)
+}
+
+/// What a pointer over the present sessions of a server shows.
+fn connections(row: &StatRow) -> Option<String> {
+    let (idle, used) = row.idle_connections.zip(row.used_connections)?;
+    let (needed, limit) = row.needed_connections.zip(row.idle_limit)?;
+    Some(format!(
+        "Current active connections: {}\nCurrent used connections: {used}\n\
+         Current idle connections: {idle}\nCurrent estimated need of connections: {needed}\n\
+         Idle connections limit: {limit}",
+        used + idle
+    ))
 }
 
 /// What a pointer over the total shows.
 fn details(row: &StatRow) -> String {
-    let mut lines = vec![format!("Requests: {}", row.requests)];
-    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
-    let responses = classes.iter().zip(row.responses);
-    lines.extend(responses.map(|(class, responses)| format!("HTTP {class}: {responses}")));
-    if let (Some(connects), Some(reuses)) = (row.connects, row.reuses) {
-        lines.push(format!("New connections: {connects}, reused: {reuses}"));
+    let percent = |part: u64, all: u64| (part * 100).checked_div(all).unwrap_or(0);
+    let mut lines = Vec::new();
+    if let Some(connections) = row.connections {
+        lines.push(format!("Cum. connections: {}", connections.total));
     }
+    lines.push(format!("Cum. sessions: {}", row.sessions_total));
+    if let (Some(new), Some(reused)) = (row.connects, row.reuses) {
+        let share = percent(reused, new + reused);
+        lines.push(format!("New connections: {new}"));
+        lines.push(format!("Reused connections: {reused} ({share}%)"));
+    }
+    lines.push(format!("Cum. HTTP requests: {}", row.requests));
+    let all = row.responses.iter().sum();
+    lines.extend(CLASSES.iter().zip(row.responses).map(|(class, responses)| {
+        let share = percent(responses, all);
+        match *class {
+            "other" => format!("- other responses: {responses} ({share}%)"),
+            class => format!("- HTTP {class} responses: {responses} ({share}%)"),
+        }
+    }));
+    if row.internal_errors > 0 {
+        lines.push(format!("Internal errors: {}", row.internal_errors));
+    }
+    lines.extend(times(row));
+    lines.join("\n")
+}
+
+fn times(row: &StatRow) -> Vec<String> {
     let times = [
+        ("Queue", row.queue_time),
         ("Connect", row.connect_time),
-        ("Response", row.response_time),
+        ("Responses", row.response_time),
         ("Total", row.total_time),
     ];
-    lines.extend(times.into_iter().filter_map(|(name, times)| {
+    let line = |(name, times): (&str, Option<Times>)| {
         let Times { average, max } = times?;
-        Some(format!(
-            "{name} time: {average:.1?} on average over the last 1024, at most {max:.1?}"
-        ))
-    }));
-    lines.join("\n")
+        Some(format!("- {name} time: {max:.1?} / {average:.1?}"))
+    };
+    let mut lines: Vec<String> = times.into_iter().filter_map(line).collect();
+    if !lines.is_empty() {
+        lines.insert(0, "Max / Avg over last 1024 success. conn.".into());
+    }
+    lines
 }
 
 /// The status in `HAProxy`'s words, as markup.
@@ -460,6 +525,14 @@ fn last_check(row: &StatRow) -> Cell {
     Cell {
         value: text.map_or(Value::Nothing, Value::text),
         tip: (!whole.is_empty()).then(|| whole.join("\n").into()),
+    }
+}
+
+/// Checks that failed while the server was up, and what its traffic met.
+fn checks(row: &StatRow) -> Value {
+    match (row.failed_checks, row.observed_faults) {
+        (Some(failed), Some(faults)) if faults > 0 => Value::text(&format!("{failed}/{faults}")),
+        (failed, _) => Value::count(failed),
     }
 }
 
