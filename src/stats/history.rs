@@ -137,7 +137,7 @@ impl Series {
     }
 
     /// The points, oldest first; fewer than [`POINTS`] of a young row.
-    pub fn points(&self) -> impl ExactSizeIterator<Item = Point> + '_ {
+    pub fn points(&self) -> impl ExactSizeIterator<Item = Point> + Clone + '_ {
         self.points.iter().copied()
     }
 

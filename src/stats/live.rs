@@ -116,14 +116,9 @@ impl Live {
     ) -> Option<Stream<Viewer>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         self.take(FRESH);
-        let shown = shown.and_then(|name| {
-            let (process, number) = name.rsplit_once('-')?;
-            let number = number.parse().ok()?;
-            (process == self.process()).then_some(number)
-        });
         let viewer = Viewer {
             live: Arc::clone(self),
-            shown,
+            shown: shown.and_then(|name| self.number(name)),
             news: self.latest.subscribe(),
             lease: lease.clone(),
             _place: place,
@@ -192,6 +187,13 @@ impl Live {
         format!("{}-{number}", self.process())
     }
 
+    /// The number of the scene of that name, if it was one of this process.
+    fn number(&self, name: &str) -> Option<u64> {
+        let (process, number) = name.rsplit_once('-')?;
+        let number = number.parse().ok()?;
+        (process == self.process()).then_some(number)
+    }
+
     fn process(&self) -> String {
         let process = &self.source.process;
         format!("{}.{}.{}", *page::BUILD, process.started_unix, process.pid)
@@ -242,5 +244,126 @@ impl Pieces for Viewer {
                 () = sleep(KEEP_ALIVE) => return Some((STILL_HERE, self)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{membership::Phase, stats::fixture};
+
+    fn live(source: &Arc<Source>) -> Arc<Live> {
+        let ending = CancellationToken::new();
+        Arc::new(Live::new(Arc::clone(source), ending))
+    }
+
+    fn text(piece: Option<(Bytes, u64)>) -> String {
+        String::from_utf8(piece.unwrap().0.into()).unwrap()
+    }
+
+    /// A viewer of the scene of that name.
+    fn viewer(live: &Arc<Live>, shown: Option<u64>) -> Viewer {
+        Viewer {
+            live: Arc::clone(live),
+            shown,
+            news: live.latest.subscribe(),
+            lease: Lease::new(TICK),
+            _place: Arc::clone(&live.places).try_acquire_owned().unwrap(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn viewers_share_what_leads_from_one_scene_to_the_next() {
+        let live = live(&fixture::source());
+        let (_, first) = live.take(TICK);
+        live.source.totals.frontend.connections.inc();
+        let (_, second) = live.take(Duration::ZERO);
+        let step = live.after(Some(first)).unwrap().0;
+        assert_eq!(step.as_ptr(), live.after(Some(first)).unwrap().0.as_ptr());
+        let step = String::from_utf8(step.into()).unwrap();
+        let id = format!("id: {}\ndata: {{\"now\":", live.name(second));
+        assert!(step.starts_with(&id) && step.ends_with("}\n\n"), "{step}");
+        assert!(step.contains("connections") && !step.contains("nodes/s1"));
+        assert_eq!(live.after(Some(second)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_falls_behind_is_sent_the_whole_scene_and_then_goes_on() {
+        let live = live(&fixture::source());
+        let (_, first) = live.take(TICK);
+        for _ in 0..=KEPT {
+            live.take(Duration::ZERO);
+        }
+        assert_eq!(live.reel().steps.len(), KEPT);
+        let (_, latest) = live.take(TICK);
+        for shown in [None, Some(first), Some(latest + 7)] {
+            let (_, number) = live.after(shown).unwrap();
+            assert_eq!(number, latest);
+            assert!(text(live.after(shown)).contains("\"order\":[\"nodes/s1\""));
+        }
+        assert_eq!(live.after(Some(latest)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scene_is_taken_once_a_second_for_all_and_none_for_nobody() {
+        let live = live(&fixture::source());
+        let running = Arc::clone(&live);
+        tokio::spawn(async move { running.run().await });
+        live.look();
+        let number = || live.reel().number;
+        sleep(TICK * 20).await;
+        assert_eq!(number(), 1);
+        assert!(live.reel().scene.is_none(), "nobody looks");
+        let viewers = [viewer(&live, None), viewer(&live, None)];
+        sleep(TICK * 20).await;
+        assert!((19..=22).contains(&number()), "{}", number());
+        drop(viewers);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_joins_is_shown_at_once() {
+        let (source, inputs) = fixture::live();
+        let live = live(&source);
+        let running = Arc::clone(&live);
+        tokio::spawn(async move { running.run().await });
+        let (_, shown) = live.take(TICK);
+        let viewer = viewer(&live, Some(shown));
+        sleep(TICK / 10).await;
+        let joins = fixture::announced("s1", Phase::Ready);
+        inputs.send(joins).await.unwrap();
+        let seen = async {
+            let mut viewer = viewer;
+            loop {
+                let (piece, next) = viewer.next().await.unwrap();
+                if String::from_utf8_lossy(&piece).contains("nodes/s1") {
+                    return;
+                }
+                viewer = next;
+            }
+        };
+        timeout(LEAST * 3, seen).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn viewers_are_bounded_and_a_place_that_is_left_is_free() {
+        let live = live(&fixture::source());
+        let lease = Lease::new(TICK);
+        let mut viewers: Vec<_> = (0..MOST_VIEWERS)
+            .map(|_| live.begin(None, &lease).unwrap())
+            .collect();
+        assert!(live.begin(None, &lease).is_none());
+        viewers.pop();
+        assert!(live.begin(None, &lease).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_scene_of_another_process_is_not_gone_on_from() {
+        let live = live(&fixture::source());
+        let (_, name) = live.look();
+        assert_eq!(live.number(&name), Some(1));
+        assert_eq!(live.number(&format!("x{name}")), None);
+        assert_eq!(live.number("1"), None);
     }
 }

@@ -378,6 +378,8 @@ mod tests {
         sync::oneshot,
     };
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{pool::state::Sign, stats::fixture};
 
@@ -443,6 +445,22 @@ mod tests {
         let (status, line) = ask(&source, "/v1/events?after=soon").await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert_eq!(line.lines().count(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_address_is_too_strange(
+            path in "(/|;|[a-z%=&?.é-]|;up|;csv|;json|;live|;typed|;st=|scope=|filter=|v1/|metrics){0,12}"
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let Ok(request) = Request::get(format!("/{path}")).body(String::new()) else {
+                    return;
+                };
+                respond(&fixture::source(), request).await;
+            });
+        }
     }
 
     #[tokio::test]

@@ -13,7 +13,11 @@ const HEIGHT: i32 = 20;
 
 /// Fills the space between the points and the base line. Points are shares of
 /// the height, the newest at the right edge.
-pub(super) fn area(points: impl ExactSizeIterator<Item = f32>) -> String {
+pub(super) fn area(points: impl ExactSizeIterator<Item = f32> + Clone) -> String {
+    // A row without requests keeps still while its minutes go by.
+    if points.clone().all(|point| level(point) == 0) {
+        return String::new();
+    }
     let start = start(points.len());
     let mut path = format!("M{start} {HEIGHT}");
     let mut height = 0;
@@ -28,9 +32,7 @@ pub(super) fn area(points: impl ExactSizeIterator<Item = f32>) -> String {
         height = next;
         count += 1;
     }
-    if count > 0 {
-        write!(path, "v{height}z").expect("a string takes any text");
-    }
+    write!(path, "v{height}z").expect("a string takes any text");
     path
 }
 
@@ -90,7 +92,7 @@ mod tests {
             area([0.5, 1.0, 0.0].into_iter()),
             "M57 20v-10l1 -10l1 20v0z"
         );
-        assert_eq!(area(std::iter::empty::<f32>()), "M60 20");
+        assert_eq!(area([0.0; 5].into_iter()), "");
     }
 
     #[test]
