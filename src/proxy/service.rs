@@ -379,7 +379,10 @@ impl Worker {
 
     /// Whether a request that `server` does not take could go elsewhere.
     fn has_other(&self, server: &Server, tried: &Tried) -> bool {
-        let snapshot = self.snapshot();
+        // Only looked at: a clone would be two writes to a count that all
+        // workers share.
+        let mut pool = self.pool.borrow_mut();
+        let snapshot = pool.load();
         snapshot.schedule.iter().any(|index| {
             let other = snapshot.get(*index);
             other.is_some_and(|other| other.life != server.life && !tried.contains(other.life))
