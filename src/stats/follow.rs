@@ -5,16 +5,13 @@ use std::{fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::sleep,
-};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     events::{self, Query},
     lease::Lease,
-    stream::{CONTENT_TYPE, KEEP_ALIVE, Pieces, STILL_HERE, Stream},
+    stream::{CONTENT_TYPE, Course, Follower, Stream},
 };
 use crate::pool::{Timeline, timeline::Entry};
 
@@ -66,7 +63,7 @@ impl Followers {
         timeline: &Arc<Timeline>,
         last_seen: Option<u64>,
         lease: &Lease,
-    ) -> Option<Stream<Follower>> {
+    ) -> Option<Stream<Seen>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let news = timeline.follow();
         let newest = *news.borrow();
@@ -77,51 +74,26 @@ impl Followers {
             Some(seen) => seen,
             None => newest,
         };
+        let timeline = Arc::clone(timeline);
         let follower = Follower {
-            timeline: Arc::clone(timeline),
-            after,
+            course: Seen { timeline, after },
             news,
             lease: lease.clone(),
             ending: self.ending.clone(),
             _place: place,
         };
-        Some(Stream::of(follower))
+        Some(follower.into())
     }
 }
 
-/// One who follows the timeline.
-pub(super) struct Follower {
+/// The timeline, as one follower has seen it so far.
+pub(super) struct Seen {
     timeline: Arc<Timeline>,
     /// The number of the last event that was sent.
     after: u64,
-    news: watch::Receiver<u64>,
-    lease: Lease,
-    ending: CancellationToken,
-    _place: OwnedSemaphorePermit,
 }
 
-impl Pieces for Follower {
-    async fn next(mut self) -> Option<(Bytes, Self)> {
-        self.lease.renew();
-        loop {
-            // Before it looks: what comes meanwhile wakes it again.
-            self.news.mark_unchanged();
-            if let Some(piece) = self.piece() {
-                return Some((piece, self));
-            }
-            tokio::select! {
-                () = self.ending.cancelled() => return None,
-                changed = self.news.changed() => changed.ok()?,
-                () = sleep(KEEP_ALIVE) => {
-                    return Some((STILL_HERE, self));
-                }
-            }
-        }
-    }
-}
-
-impl Follower {
-    /// The events that it does not have yet, or the first of them.
+impl Course for Seen {
     fn piece(&mut self) -> Option<Bytes> {
         let mut entries = self.timeline.since(self.after);
         entries.truncate(MOST_AT_ONCE);
@@ -152,14 +124,17 @@ mod tests {
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpSocket, TcpStream},
         sync::oneshot,
-        time::{Instant, timeout},
+        time::{Instant, sleep, timeout},
     };
 
     use super::*;
     use crate::{
         membership::Phase,
         pool::state::Sign,
-        stats::{Source, fixture, run},
+        stats::{
+            Source, fixture, run,
+            stream::{KEEP_ALIVE, STILL_HERE},
+        },
     };
 
     /// A client that follows, and what it has read so far.
@@ -268,9 +243,7 @@ mod tests {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_hours(1) {
             let before = Instant::now();
-            client
-                .until(std::str::from_utf8(&STILL_HERE).unwrap())
-                .await;
+            client.until(STILL_HERE).await;
             assert!(before.elapsed() <= KEEP_ALIVE + Duration::from_secs(1));
         }
         happen(&source, 1);

@@ -23,7 +23,7 @@ use super::{
     lease::Lease,
     page::{self, Scene},
     source::Source,
-    stream::{KEEP_ALIVE, Pieces, STILL_HERE, Stream},
+    stream::{Course, Follower, Stream},
 };
 
 /// Viewers at a time: a room full of them, and the statistics keep most of
@@ -113,17 +113,27 @@ impl Live {
         self: &Arc<Self>,
         shown: Option<&str>,
         lease: &Lease,
-    ) -> Option<Stream<Viewer>> {
+    ) -> Option<Stream<Shown>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         self.take(FRESH);
-        let viewer = Viewer {
-            live: Arc::clone(self),
-            shown: shown.and_then(|name| self.number(name)),
+        let scene = shown.and_then(|name| self.number(name));
+        Some(self.viewer(scene, lease, place).into())
+    }
+
+    fn viewer(
+        self: &Arc<Self>,
+        scene: Option<u64>,
+        lease: &Lease,
+        place: OwnedSemaphorePermit,
+    ) -> Follower<Shown> {
+        let live = Arc::clone(self);
+        Follower {
+            course: Shown { live, scene },
             news: self.latest.subscribe(),
             lease: lease.clone(),
+            ending: self.ending.clone(),
             _place: place,
-        };
-        Some(Stream::of(viewer))
+        }
     }
 
     /// The latest scene, or a new one if that is older than `age` or the pool
@@ -218,32 +228,18 @@ impl Reel {
     }
 }
 
-/// One who looks.
-pub(super) struct Viewer {
+/// The page, as one viewer shows it.
+pub(super) struct Shown {
     live: Arc<Live>,
     /// The number of the scene that it shows.
-    shown: Option<u64>,
-    news: watch::Receiver<u64>,
-    lease: Lease,
-    _place: OwnedSemaphorePermit,
+    scene: Option<u64>,
 }
 
-impl Pieces for Viewer {
-    async fn next(mut self) -> Option<(Bytes, Self)> {
-        self.lease.renew();
-        loop {
-            // Before it looks: what comes meanwhile wakes it again.
-            self.news.mark_unchanged();
-            if let Some((piece, number)) = self.live.after(self.shown) {
-                self.shown = Some(number);
-                return Some((piece, self));
-            }
-            tokio::select! {
-                () = self.live.ending.cancelled() => return None,
-                changed = self.news.changed() => changed.ok()?,
-                () = sleep(KEEP_ALIVE) => return Some((STILL_HERE, self)),
-            }
-        }
+impl Course for Shown {
+    fn piece(&mut self) -> Option<Bytes> {
+        let (piece, number) = self.live.after(self.scene)?;
+        self.scene = Some(number);
+        Some(piece)
     }
 }
 
@@ -264,14 +260,9 @@ mod tests {
     }
 
     /// A viewer of the scene of that name.
-    fn viewer(live: &Arc<Live>, shown: Option<u64>) -> Viewer {
-        Viewer {
-            live: Arc::clone(live),
-            shown,
-            news: live.latest.subscribe(),
-            lease: Lease::new(TICK),
-            _place: Arc::clone(&live.places).try_acquire_owned().unwrap(),
-        }
+    fn viewer(live: &Arc<Live>, scene: Option<u64>) -> Follower<Shown> {
+        let place = Arc::clone(&live.places).try_acquire_owned();
+        live.viewer(scene, &Lease::new(TICK), place.unwrap())
     }
 
     #[tokio::test(start_paused = true)]

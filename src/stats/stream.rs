@@ -14,6 +14,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::lease::Lease;
 
 /// The media type of Server-Sent Events.
 pub(super) const CONTENT_TYPE: &str = "text/event-stream";
@@ -23,27 +30,64 @@ pub(super) const CONTENT_TYPE: &str = "text/event-stream";
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A comment, which clients skip.
-pub(super) const STILL_HERE: Bytes = Bytes::from_static(b": still here\n\n");
+pub(super) const STILL_HERE: &str = ": still here\n\n";
 
-/// Makes a stream's pieces one after another.
-pub(super) trait Pieces: Sized + Send + 'static {
-    /// Waits for the next piece to send; `None` is the end.
-    fn next(self) -> impl Future<Output = Option<(Bytes, Self)>> + Send;
+/// Something that goes on, as one follower has seen it so far.
+pub(super) trait Course: Send + 'static {
+    /// What the follower does not have yet, or the first of it.
+    fn piece(&mut self) -> Option<Bytes>;
 }
 
-type Next<P> = Pin<Box<dyn Future<Output = Option<(Bytes, P)>> + Send>>;
+/// One who follows a course.
+pub(super) struct Follower<C> {
+    /// What it follows.
+    pub(super) course: C,
+    /// Changes when there may be another piece.
+    pub(super) news: watch::Receiver<u64>,
+    /// Its connection's.
+    pub(super) lease: Lease,
+    /// The end of all.
+    pub(super) ending: CancellationToken,
+    /// One of the places that followers share.
+    pub(super) _place: OwnedSemaphorePermit,
+}
 
-/// A response's body that goes on for as long as there are pieces.
-pub(super) struct Stream<P>(Option<Next<P>>);
-
-impl<P: Pieces> Stream<P> {
-    /// A stream of these pieces.
-    pub(super) fn of(pieces: P) -> Self {
-        Self(Some(Box::pin(pieces.next())))
+impl<C: Course> Follower<C> {
+    /// Waits for the next piece to send; `None` is the end.
+    ///
+    /// It is only asked for when the connection has room, so whoever does not
+    /// read does not get here and renews nothing.
+    pub(super) async fn next(mut self) -> Option<(Bytes, Self)> {
+        self.lease.renew();
+        loop {
+            // Before it looks: what comes meanwhile wakes it again.
+            self.news.mark_unchanged();
+            if let Some(piece) = self.course.piece() {
+                return Some((piece, self));
+            }
+            tokio::select! {
+                () = self.ending.cancelled() => return None,
+                changed = self.news.changed() => changed.ok()?,
+                () = sleep(KEEP_ALIVE) => {
+                    return Some((Bytes::from_static(STILL_HERE.as_bytes()), self));
+                }
+            }
+        }
     }
 }
 
-impl<P: Pieces> Body for Stream<P> {
+type Next<C> = Pin<Box<dyn Future<Output = Option<(Bytes, Follower<C>)>> + Send>>;
+
+/// A response's body that goes on for as long as its follower follows.
+pub(super) struct Stream<C>(Option<Next<C>>);
+
+impl<C: Course> From<Follower<C>> for Stream<C> {
+    fn from(follower: Follower<C>) -> Self {
+        Self(Some(Box::pin(follower.next())))
+    }
+}
+
+impl<C: Course> Body for Stream<C> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -54,8 +98,8 @@ impl<P: Pieces> Body for Stream<P> {
         let Some(next) = &mut self.0 else {
             return Poll::Ready(None);
         };
-        let piece = ready!(next.as_mut().poll(context)).map(|(piece, pieces)| {
-            self.0 = Some(Box::pin(pieces.next()));
+        let piece = ready!(next.as_mut().poll(context)).map(|(piece, follower)| {
+            self.0 = Some(Box::pin(follower.next()));
             Ok(Frame::data(piece))
         });
         if piece.is_none() {

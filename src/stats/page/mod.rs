@@ -7,6 +7,7 @@
 
 mod cell;
 mod chart;
+mod controls;
 mod facts;
 mod members;
 mod options;
@@ -16,6 +17,7 @@ mod scene;
 mod spark;
 mod table;
 mod timeline;
+mod words;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -93,7 +95,7 @@ pub(super) fn render(source: &Source, scene: &Scene, number: &str, options: &Opt
                     }
                     div data-spot="notes" { (page.spot("notes")) }
                     (page.tiles())
-                    (page.toolbar())
+                    (controls::toolbar(&here))
                     (page.tables())
                     (page.beside())
                 }
@@ -176,63 +178,6 @@ impl Page<'_> {
         }
     }
 
-    /// What is listed, and where else it is found.
-    fn toolbar(&self) -> Markup {
-        let Options {
-            up,
-            no_maint,
-            norefresh,
-            ..
-        } = *self.options;
-        let with = |change: fn(&mut Options)| {
-            let mut options = self.options.clone();
-            change(&mut options);
-            options.link()
-        };
-        let words = Options {
-            filter: None,
-            scope: None,
-            ..self.options.clone()
-        };
-        html! {
-            nav.toolbar aria-label="Display option" {
-                form role="search" action=(words.link()) {
-                    label { span { "Filter" }
-                        input #filter type="search" name="filter" autocomplete="off"
-                            placeholder="name, address, tag, status"
-                            value=[self.options.filter.as_deref()];
-                    }
-                    label { span { "Scope" }
-                        input type="search" name="scope" autocomplete="off" size="10"
-                            maxlength="20" value=[self.options.scope.as_deref()];
-                    }
-                    button { "Show" }
-                }
-                ul {
-                    li { a href=(with(|o| o.up = !o.up)) {
-                        @if up { "Show all servers" } @else { "Hide 'DOWN' servers" }
-                    } }
-                    li { a href=(with(|o| o.no_maint = !o.no_maint)) {
-                        @if no_maint { "Show 'MAINT' servers" } @else { "Hide 'MAINT' servers" }
-                    } }
-                    li { a href=(with(|o| o.norefresh = !o.norefresh)) {
-                        @if norefresh { "Enable refresh" } @else { "Disable refresh" }
-                    } }
-                    li { a href=(self.link) { "Refresh now" } }
-                }
-                ul {
-                    li { a href="./;csv;norefresh" { "CSV export" } }
-                    li { a href="./;json;norefresh" { "JSON export" }
-                        " (" a href="./;json-schema" { "schema" } ")" }
-                    li { a href="./metrics" { "Prometheus" } }
-                    li { a href="./v1/servers" { "servers" } }
-                    li { a href="./v1/members" { "members" } }
-                    li { a href="./v1/events" { "events" } }
-                }
-            }
-        }
-    }
-
     fn tables(&self) -> Markup {
         let source = self.source;
         let cookie = source.cookie.as_deref();
@@ -248,12 +193,12 @@ impl Page<'_> {
                     @if source.declare.is_some() {
                         form #steer method="post" action=(self.link) {
                             input type="hidden" name="b" value=(source.service);
-                            (self.proxy(&self.scene.backend, &words, &steering(), servers))
+                            (self.proxy(&self.scene.backend, &words, &controls::steering(), servers))
                         }
                     } @else {
                         (self.proxy(&self.scene.backend, &words, &html! {}, servers))
                     }
-                    (legend())
+                    (controls::legend())
                 }
             }
         }
@@ -269,7 +214,7 @@ impl Page<'_> {
         if self.options.up && is_out || self.options.no_maint && is_maint {
             return false;
         }
-        let text = table::words(server);
+        let text = words::searched(server);
         self.options.finds(&text)
     }
 
@@ -380,7 +325,7 @@ impl Page<'_> {
                         li { b { "dropped logs = " } (self.lively("dropped")) }
                     }
                 }
-                (keys(self.source.declare.is_some()))
+                (controls::keys(self.source.declare.is_some()))
             }
         }
     }
@@ -403,80 +348,6 @@ impl Page<'_> {
             .unwrap_or(&("", Value::Nothing));
         value.print(self.scene.moment.unix(), &mut out);
         PreEscaped(out)
-    }
-}
-
-/// What is done to the servers that are chosen.
-fn steering() -> Markup {
-    html! {
-        div.steering role="group" aria-label="Chosen servers" {
-            // Enter in a field would press the form's first button.
-            button disabled hidden {}
-            label.all hidden { input #all type="checkbox"; " all shown" }
-            span #chosen { "Chosen servers:" }
-            button name="action" value="ready" { "Ready" }
-            button name="action" value="drain" { "Drain" }
-            button name="action" value="maint" { "Maint" }
-            label { "weight "
-                input name="weight" size="5" inputmode="numeric" autocomplete="off"
-                    placeholder="100%" title="0 to 256, or a percentage of the weight it has by itself";
-            }
-            button name="action" value="weight" { "Set weight" }
-        }
-    }
-}
-
-fn legend() -> Markup {
-    let entries = [
-        ("active_up", "UP"),
-        ("active_going_down", "UP, going down or suspected"),
-        ("active_going_up", "DOWN, going up"),
-        ("active_down", "DOWN"),
-        ("maintain", "MAINT: taken out by an operator"),
-        (
-            "active_draining",
-            "DRAIN: keeps its users, takes no new ones",
-        ),
-        ("active_no_check", "not checked"),
-    ];
-    html! {
-        ul.legend aria-label="Colours" {
-            @for (class, words) in entries {
-                li { span class=(format!("swatch {class}")) {} (words) }
-            }
-        }
-    }
-}
-
-/// What the script hears on the keyboard.
-fn keys(steered: bool) -> Markup {
-    let keys = [
-        ("/", "filter", true),
-        ("j k", "next and previous server", true),
-        ("x", "choose it", steered),
-        (
-            "d m r",
-            "drain, maint or ready: what is chosen, or it",
-            steered,
-        ),
-        ("u", "undo", steered),
-        ("p", "pause and go on", true),
-        ("Esc", "leave the field, choose nothing", true),
-    ];
-    html! {
-        section.keys hidden {
-            h2 { "Keys" }
-            ul {
-                @for (keys, words, there) in keys {
-                    @if there {
-                        li {
-                            @for key in keys.split(' ') { kbd { (key) } " " }
-                            (words)
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -646,7 +517,7 @@ mod tests {
         assert_eq!(throttle("e1"), ">25 %</td>");
         assert_eq!(throttle("m1"), ">-</td>");
         assert!(page.contains(">2/8</td>"));
-        assert!(STYLE.contains("--maint: #c07820"));
+        assert!(STYLE.contains("--maint: light-dark(#c07820"));
     }
 
     #[test]

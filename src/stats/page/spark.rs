@@ -21,8 +21,7 @@ pub(super) fn area(points: impl ExactSizeIterator<Item = f32> + Clone) -> String
     let start = start(points.len());
     let mut path = format!("M{start} {HEIGHT}");
     let mut height = 0;
-    let mut count = 0;
-    for point in points {
+    for (count, point) in points.enumerate() {
         let next = level(point);
         if count == 0 {
             write!(path, "v{}", -next).expect("a string takes any text");
@@ -30,7 +29,6 @@ pub(super) fn area(points: impl ExactSizeIterator<Item = f32> + Clone) -> String
             write!(path, "l1 {}", height - next).expect("a string takes any text");
         }
         height = next;
-        count += 1;
     }
     write!(path, "v{height}z").expect("a string takes any text");
     path

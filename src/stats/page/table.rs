@@ -10,15 +10,14 @@ use super::{
     cell::{Cell, Value},
     chart::{self, Scale},
     scene::{Moment, Row, Shape, Table},
+    words,
 };
 use crate::{
-    counters::CLASSES,
     membership::Admin,
     pool::{Server, server::Origin},
     stats::{
         history::{Rows, Series},
-        json,
-        view::{self, Kind, Level, RowStatus, StatRow, Times},
+        view::{Kind, Level, RowStatus, StatRow},
     },
 };
 
@@ -183,7 +182,7 @@ impl Line<'_> {
             tip: row
                 .server
                 .as_deref()
-                .map(|server| about(row, server).into()),
+                .map(|server| words::about(row, server).into()),
         });
     }
 
@@ -244,10 +243,12 @@ impl Line<'_> {
 
     fn sessions(&mut self) {
         let row = self.row;
-        self.tipped(Value::Count(row.sessions.now.into()), connections);
+        self.tipped(Value::Count(row.sessions.now.into()), words::connections);
         self.add(Value::Count(row.sessions.max.into()));
         self.add(Value::count(row.sessions_limit));
-        self.tipped(Value::Count(row.sessions_total), |row| Some(details(row)));
+        self.tipped(Value::Count(row.sessions_total), |row| {
+            Some(words::details(row))
+        });
         self.add(Value::count(row.balanced));
         let now = self.context.moment.unix();
         self.add(match (row.kind, row.last_request) {
@@ -277,12 +278,12 @@ impl Line<'_> {
     fn server(&mut self) {
         let row = self.row;
         let moment = self.context.moment;
-        let words = status(row);
+        let status = words::status(row);
         self.add(match row.since {
-            Some(since) => Value::Since(moment.ago(since), format!(" {words}").into()),
-            None => Value::Html(words.into()),
+            Some(since) => Value::Since(moment.ago(since), format!(" {status}").into()),
+            None => Value::Html(status.into()),
         });
-        self.described(last_check);
+        self.described(words::last_check);
         let weights = row.effective_weight.zip(row.weight);
         self.add(weights.map_or(Value::Nothing, |(effective, weight)| {
             Value::text(&format!("{effective}/{weight}"))
@@ -296,7 +297,7 @@ impl Line<'_> {
             Kind::Backend => Value::Count(0),
             Kind::Server => Value::text("-"),
         });
-        self.tipped(checks(row), |row| {
+        self.tipped(words::checks(row), |row| {
             row.failed_checks.map(|_| "Failed Health Checks".into())
         });
         self.add(Value::count(row.downs));
@@ -388,18 +389,6 @@ const STATES: [(&str, Admin); 3] = [
     ("maint", Admin::Maint),
 ];
 
-/// What a pointer over the name shows.
-fn about(row: &StatRow, server: &Server) -> String {
-    let addr = server.addr.map_or("no address".into(), |a| a.to_string());
-    let reason = row.reason.iter().map(|reason| format!("\n{reason}"));
-    addr + &reason.chain(tags(server)).collect::<String>()
-}
-
-fn tags(server: &Server) -> impl Iterator<Item = String> {
-    let tags = server.tags.iter();
-    tags.map(|(key, value)| format!("\n{key}={value}"))
-}
-
 fn learned(server: &Server) -> Markup {
     html! {
         span.from {
@@ -412,127 +401,6 @@ fn learned(server: &Server) -> Markup {
         @for (key, value) in &server.tags {
             " " span.tag { (key) "=" (value) }
         }
-    }
-}
-
-/// What a filter looks at.
-pub(super) fn words(server: &Server) -> String {
-    let status = json::status(server.status);
-    let reason = view::reason(server.status).unwrap_or_default();
-    let addr = server.addr.map(|addr| addr.to_string()).unwrap_or_default();
-    let tags: String = tags(server).collect();
-    format!("{} {status} {reason} {addr} {tags}", server.name)
-}
-
-/// What a pointer over the present sessions of a server shows.
-fn connections(row: &StatRow) -> Option<String> {
-    let (idle, used) = row.idle_connections.zip(row.used_connections)?;
-    let (needed, limit) = row.needed_connections.zip(row.idle_limit)?;
-    Some(format!(
-        "Current active connections: {}\nCurrent used connections: {used}\n\
-         Current idle connections: {idle}\nCurrent estimated need of connections: {needed}\n\
-         Idle connections limit: {limit}",
-        used + idle
-    ))
-}
-
-/// What a pointer over the total shows.
-fn details(row: &StatRow) -> String {
-    let percent = |part: u64, all: u64| (part * 100).checked_div(all).unwrap_or(0);
-    let mut lines = Vec::new();
-    if let Some(connections) = row.connections {
-        lines.push(format!("Cum. connections: {}", connections.total));
-    }
-    lines.push(format!("Cum. sessions: {}", row.sessions_total));
-    if let (Some(new), Some(reused)) = (row.connects, row.reuses) {
-        let share = percent(reused, new + reused);
-        lines.push(format!("New connections: {new}"));
-        lines.push(format!("Reused connections: {reused} ({share}%)"));
-    }
-    lines.push(format!("Cum. HTTP requests: {}", row.requests));
-    let all = row.responses.iter().sum();
-    lines.extend(CLASSES.iter().zip(row.responses).map(|(class, responses)| {
-        let share = percent(responses, all);
-        match *class {
-            "other" => format!("- other responses: {responses} ({share}%)"),
-            class => format!("- HTTP {class} responses: {responses} ({share}%)"),
-        }
-    }));
-    if row.internal_errors > 0 {
-        lines.push(format!("Internal errors: {}", row.internal_errors));
-    }
-    lines.extend(times(row));
-    lines.join("\n")
-}
-
-fn times(row: &StatRow) -> Vec<String> {
-    let times = [
-        ("Queue", row.queue_time),
-        ("Connect", row.connect_time),
-        ("Responses", row.response_time),
-        ("Total", row.total_time),
-    ];
-    let line = |(name, times): (&str, Option<Times>)| {
-        let Times { average, max } = times?;
-        Some(format!("- {name} time: {max:.1?} / {average:.1?}"))
-    };
-    let mut lines: Vec<String> = times.into_iter().filter_map(line).collect();
-    if !lines.is_empty() {
-        lines.insert(0, "Max / Avg over last 1024 success. conn.".into());
-    }
-    lines
-}
-
-/// The status in `HAProxy`'s words, as markup.
-fn status(row: &StatRow) -> String {
-    let arrow = match row.status {
-        RowStatus::GoingDown(..) | RowStatus::Suspect => " \u{2193}",
-        RowStatus::GoingUp(..) => " \u{2191}",
-        _ => "",
-    };
-    let status = row.status;
-    let words = match row.kind {
-        Kind::Backend if status.is_down() => format!("<strong class=\"bad\">{status}</strong>"),
-        _ if status == RowStatus::NoCheck => format!("<em>{status}</em>"),
-        _ => status.to_string(),
-    };
-    let shown = row.shown.map(|(up, all)| {
-        // Only seen where servers are left out.
-        format!("<span class=\"shown\"> ({up}/{all})</span>")
-    });
-    words + arrow + &shown.unwrap_or_default()
-}
-
-/// The present reason comes first: an old check that passed explains nothing
-/// about a server that is down.
-fn last_check(row: &StatRow) -> Cell {
-    let check = row.last_check().map(|report| {
-        let status = report.http_status.map(|status| format!("/{status}"));
-        let took = report.took.as_millis();
-        format!(
-            "{}{} in {took}ms",
-            report.code.as_str(),
-            status.unwrap_or_default()
-        )
-    });
-    let words = row.last_check().map(|report| report.code.description());
-    // A long reason is cut short in the cell, so the pointer shows it whole.
-    let whole: Vec<&str> = [row.reason.as_deref(), check.as_deref(), words]
-        .into_iter()
-        .flatten()
-        .collect();
-    let text = row.reason.as_deref().or(check.as_deref());
-    Cell {
-        value: text.map_or(Value::Nothing, Value::text),
-        tip: (!whole.is_empty()).then(|| whole.join("\n").into()),
-    }
-}
-
-/// Checks that failed while the server was up, and what its traffic met.
-fn checks(row: &StatRow) -> Value {
-    match (row.failed_checks, row.observed_faults) {
-        (Some(failed), Some(faults)) if faults > 0 => Value::text(&format!("{failed}/{faults}")),
-        (failed, _) => Value::count(failed),
     }
 }
 
