@@ -1,6 +1,6 @@
 //! The page for people: `HAProxy`'s look and words, and what it never had.
 //!
-//! What it shows is a [`Scene`]: values, taken once for all who look. A page
+//! What it shows is a scene: values, taken once for all who look. A page
 //! is a scene printed; a viewer who stays is sent what has changed from one
 //! scene to the next. The page is whole without its script, which only keeps
 //! it live.
