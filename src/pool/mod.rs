@@ -11,6 +11,7 @@ pub mod snapshot;
 pub mod standing;
 pub mod state;
 pub mod timeline;
+mod words;
 pub mod writer;
 
 use std::sync::Arc;

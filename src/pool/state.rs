@@ -18,6 +18,7 @@ use super::{
     rise_fall::Thresholds,
     server::{Cause, Check, CheckReport, Life, Live, Origin, Status},
     snapshot::Snapshot,
+    words::Roll,
 };
 use crate::membership::{
     Announcement, Intent, Member, MemberEvent, MemberId, Name, Phase, Role, Wish,
@@ -425,6 +426,21 @@ impl State {
             Arc::clone(&self.cursor),
             self.last_loss,
         )
+    }
+
+    /// How the pool stands, for whoever is told of a change of that server.
+    pub(super) fn roll(&self, name: &Name) -> Roll {
+        let is_up = |entry: &&Entry| matches!(entry.status, Status::Up | Status::Suspect);
+        let in_need = [Cause::Quarantine, Cause::Silent].map(Status::Down);
+        let mut servers = self.entries.values();
+        let active = servers.clone().filter(is_up).count();
+        let live = self.entries.get(name).map(|entry| &entry.live);
+        let live = live.or_else(|| self.departed.get(name).map(|departed| &departed.live));
+        Roll {
+            active,
+            sessions: live.map_or(0, |live| live.counters.active.get()),
+            can_serve: active > 0 || servers.any(|entry| in_need.contains(&entry.status)),
+        }
     }
 
     fn member_up(&mut self, member: Member, now: Instant) -> Vec<Event> {
@@ -870,6 +886,7 @@ mod tests {
         CheckReport {
             code,
             http_status: None,
+            info: None,
             took,
         }
     }

@@ -8,14 +8,17 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::{
     Reader,
+    server::CheckReport,
     standing::Standing,
     state::{Event, Input, State},
     timeline::Timeline,
+    words::{Gravity, Words},
 };
+use crate::syslog::{STATE, STATE_ALERT, STATE_EMERGENCY};
 
 /// Inputs that come within this time share one snapshot: a hundred agents
 /// that start together cost a few rebuilds, not a hundred.
@@ -30,8 +33,8 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub struct Writer {
     state: State,
+    words: Words,
     standing: Standing,
-    service: String,
     inputs: mpsc::Receiver<Input>,
     snapshot: Arc<ArcSwap<super::Snapshot>>,
     generation: watch::Sender<u64>,
@@ -44,6 +47,7 @@ impl Writer {
     pub fn new(service: String, mut state: State) -> (Self, mpsc::Sender<Input>, Reader) {
         let (sender, inputs) = mpsc::channel(QUEUE);
         let mut first = state.snapshot();
+        let words = Words::new(service, &first);
         let standing = Standing::new(first.can_serve(), Instant::now());
         first.standing = Some(standing);
         let (generation, seen) = watch::channel(first.generation);
@@ -56,8 +60,8 @@ impl Writer {
         };
         let writer = Self {
             state,
+            words,
             standing,
-            service,
             inputs,
             snapshot,
             generation,
@@ -82,7 +86,7 @@ impl Writer {
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     let events = self.state.tick(Instant::now());
-                    self.report(events);
+                    self.report(events, None);
                     self.publish();
                 }
             }
@@ -92,8 +96,12 @@ impl Writer {
     fn take(&mut self, batch: &mut Vec<Input>) {
         let now = Instant::now();
         for input in batch.drain(..) {
+            let check = match &input {
+                Input::Probed(_, check) => Some(check.clone()),
+                _ => None,
+            };
             let events = self.state.apply(input, now);
-            self.report(events);
+            self.report(events, check.as_ref());
         }
     }
 
@@ -107,9 +115,17 @@ impl Writer {
         self.generation.send_replace(generation);
     }
 
-    fn report(&self, events: Vec<Event>) {
+    fn report(&mut self, events: Vec<Event>, check: Option<&CheckReport>) {
         for event in events {
-            info!("Server {}/{event}", self.service);
+            let roll = self.state.roll(&event.server);
+            for (gravity, line) in self.words.tell(&event, check, roll) {
+                match gravity {
+                    Gravity::Notice => info!(target: STATE, "{line}"),
+                    Gravity::Warning => warn!(target: STATE, "{line}"),
+                    Gravity::Alert => warn!(target: STATE_ALERT, "{line}"),
+                    Gravity::Emergency => error!(target: STATE_EMERGENCY, "{line}"),
+                }
+            }
             self.timeline.add(event);
         }
     }

@@ -1,15 +1,22 @@
 //! The record of one request and its response: counted and logged when it is
 //! dropped, whichever way the exchange ended.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    mem,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use super::{
     Worker,
-    access_log::{Entry, ServerLoad},
+    access_log::{Record, RequestLine, ServerLoad},
     error::{Error, Termination},
+    explain::Why,
     watch::Watch,
 };
 use crate::{
@@ -33,6 +40,17 @@ pub(super) enum Affinity {
     Off,
 }
 
+/// What became of the sticky cookie in a response (the fourth).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CookieSent {
+    /// Neither the server nor we sent one.
+    None,
+    /// We did.
+    Inserted,
+    /// The server did, and it was taken out.
+    Deleted,
+}
+
 /// One request and its response.
 ///
 /// Purposefully not `Clone`: its drop counts the exchange, exactly once.
@@ -47,7 +65,8 @@ pub(super) struct Exchange {
     version: Version,
     server: Option<Arc<Server>>,
     affinity: Affinity,
-    cookie_inserted: bool,
+    cookie_sent: CookieSent,
+    why: Option<Box<Why>>,
     wait_time: Option<Duration>,
     connect_time: Option<Duration>,
     response_time: Option<Duration>,
@@ -96,7 +115,8 @@ impl Exchange {
             version: request.version(),
             server: None,
             affinity: Affinity::Off,
-            cookie_inserted: false,
+            cookie_sent: CookieSent::None,
+            why: None,
             wait_time: None,
             connect_time: None,
             response_time: None,
@@ -150,15 +170,40 @@ impl Exchange {
         self.affinity = affinity;
     }
 
-    /// The client was given a cookie.
-    pub(super) fn set_cookie_inserted(&mut self) {
-        self.cookie_inserted = true;
+    /// What its cookie turned out to be.
+    pub(super) fn affinity(&self) -> Affinity {
+        self.affinity
+    }
+
+    /// What became of the response's cookie.
+    pub(super) fn set_cookie_sent(&mut self, sent: CookieSent) {
+        self.cookie_sent = sent;
+    }
+
+    /// Why the server was chosen.
+    pub(super) fn explain(&mut self, why: Why) {
+        self.why = Some(Box::new(why));
+    }
+
+    /// Why the server was chosen, where anyone wants to know.
+    pub(super) fn why(&self) -> Option<&Why> {
+        self.why.as_deref()
+    }
+
+    /// Attempts so far.
+    pub(super) fn attempts(&self) -> u32 {
+        self.retries + u32::from(self.server.is_some())
     }
 
     /// A connection to the server is there; `took` is zero for one that was
     /// there before.
     pub(super) fn connected(&mut self, took: Duration) {
         self.connect_time = Some(took);
+    }
+
+    /// The attempt failed; connecting took that long, if it got so far.
+    pub(super) fn not_answered(&mut self, connect_time: Option<Duration>) {
+        self.connect_time = connect_time;
     }
 
     /// The server's response head arrived, `took` after the request was sent.
@@ -232,7 +277,7 @@ impl Exchange {
                 _ => all.request_errors.inc(),
             }
         }
-        if self.affinity == Affinity::Down && self.cookie_inserted {
+        if self.affinity == Affinity::Down && self.cookie_sent == CookieSent::Inserted {
             all.rebinds.inc();
         }
         if let Some(server) = &self.server {
@@ -267,40 +312,57 @@ impl Exchange {
         }
     }
 
-    fn log(&self, total: Duration) {
+    /// Hands over what the log is to say of it. Nothing is left of it then.
+    fn log(&mut self, total: Duration) {
         let Some(log) = &self.worker.access_log else {
             return;
         };
         let totals = self.worker.ledger.shared();
-        let connect = self.connect_time;
-        let entry = Entry {
+        let connections = totals.frontend.connections.get();
+        let server = self.server.take();
+        let accepted = self.termination.0 != *b"PR";
+        log.write(Box::new(Record {
+            at: SystemTime::now(),
             peer: self.peer,
-            frontend: &self.worker.settings.frontend,
-            backend: &self.worker.settings.backend,
-            server: self.server.as_ref().map(|server| server.name.as_str()),
-            head_time: self.head_time,
-            connect_time: connect,
+            accepted,
+            head_time: accepted.then_some(self.head_time),
+            wait_time: self.wait_time,
+            connect_time: self.connect_time,
             response_time: self.response_time,
             total_time: total + self.head_time,
             status: self.status.map(|status| status.as_u16()),
-            bytes: self.bytes_out,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
             termination: self.termination,
             affinity: self.affinity,
-            cookie_inserted: self.cookie_inserted,
+            cookie_sent: self.cookie_sent,
             load: ServerLoad {
-                process: totals.frontend.connections.get(),
-                frontend: totals.frontend.connections.get(),
+                process: connections,
+                frontend: connections,
                 backend: totals.backend.active.get(),
-                server: self
-                    .server
-                    .as_ref()
-                    .map_or(0, |s| s.live.counters.active.get()),
+                server: server.as_ref().map_or(0, |s| s.live.counters.active.get()),
             },
+            server,
             retries: self.retries,
             redispatched: self.redispatched,
-            request: Some((self.method.as_str(), &self.uri, self.version)),
-        };
-        log.write(&entry);
+            request: Some(RequestLine::new(
+                mem::take(&mut self.method),
+                &self.uri,
+                self.version,
+            )),
+            why: self.why.take(),
+        }));
+    }
+
+    /// Where the client left without an answer: what we were waiting for.
+    fn place_client_gone(&mut self) {
+        if self.termination == Termination::CLIENT_GONE && !self.watch.is_with_server() {
+            self.termination = if self.server.is_some() {
+                Termination::CLIENT_GONE_IN_CONNECT
+            } else {
+                Termination::CLIENT_GONE_IN_QUEUE
+            };
+        }
     }
 }
 
@@ -308,13 +370,14 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
         let total = now - self.begun;
+        self.place_client_gone();
         if self.watch.client_expired() {
             self.termination = self.termination.client_timed_out();
             self.status.get_or_insert(Error::RequestTimeout.status());
         }
         self.watch.end_exchange(now);
-        self.log(total);
         self.count(total);
+        self.log(total);
     }
 }
 

@@ -9,6 +9,7 @@ mod client_io;
 mod connection;
 mod error;
 mod exchange;
+mod explain;
 mod headers;
 mod ledger;
 mod retry;
@@ -38,7 +39,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
-pub use self::{access_log::AccessLog, watch::Timeouts};
+pub use self::{
+    access_log::{AccessLog, Format, Names},
+    watch::Timeouts,
+};
 
 /// Idle connections that each worker keeps to one server at the most.
 pub const IDLE_PER_SERVER: usize = upstream::IDLE_PER_SERVER;
@@ -64,6 +68,8 @@ pub struct Settings {
     pub cookie: Option<String>,
     /// Attempts after the first.
     pub retries: u32,
+    /// Whether responses say why their request went where it went.
+    pub explain: bool,
     /// Whether faults that requests meet are told to the pool.
     pub observe: bool,
     /// How long to wait for what.
@@ -97,6 +103,8 @@ struct Worker {
     inputs: mpsc::Sender<Input>,
     ledger: Ledger,
     access_log: Option<AccessLog>,
+    /// Whether anyone wants to know why requests go where they go.
+    explains: bool,
     draining: CancellationToken,
     upstreams: Rc<Upstreams>,
     budget: TpsBudget,
@@ -199,7 +207,10 @@ async fn keep_house(worker: Rc<Worker>) {
 impl Worker {
     fn new(place: Slot, shared: Shared) -> Self {
         let ledger = Ledger::new(place, shared.totals);
+        let log = shared.access_log.as_ref();
+        let explains = shared.settings.explain || log.is_some_and(AccessLog::explains);
         Self {
+            explains,
             settings: shared.settings,
             pool: RefCell::new(shared.pool.cached()),
             reader: shared.pool,
@@ -219,15 +230,11 @@ impl Worker {
         spawn_local(self.connections.track_future(serving));
     }
 
-    fn log_bad_request(&self, peer: SocketAddr, what: BadRequest) {
+    fn log_bad_request(&self, peer: SocketAddr, took: Duration, what: BadRequest) {
         self.ledger.all().unread(what.status);
         if let Some(log) = &self.access_log {
-            log.write_bad_request(
-                peer,
-                &self.settings.frontend,
-                self.ledger.shared().frontend.connections.get(),
-                what,
-            );
+            let connections = self.ledger.shared().frontend.connections.get();
+            log.write_bad_request(peer, took, connections, what);
         }
     }
 }

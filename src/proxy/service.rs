@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 use tower::retry::budget::Budget;
@@ -12,7 +12,8 @@ use super::{
     Worker,
     body::{Progress, RequestBody, ResponseBody},
     error::Error,
-    exchange::{Affinity, Exchange},
+    exchange::{Affinity, CookieSent, Exchange},
+    explain::Why,
     headers,
     retry::{Sent, may_repeat},
     upgrade::Tunnel,
@@ -58,7 +59,8 @@ pub(super) async fn handle(
         Ok(forwarded) => forwarded.into_response(&worker, &client, exchange),
         Err(error) => {
             exchange.fail(error);
-            let (head, text) = error.response().into_parts();
+            let (mut head, text) = error.response().into_parts();
+            worker.tell_why(&mut head.headers, &exchange);
             exchange.begin_own_response(headers::wire_size(&head.headers, FIRST_LINE));
             Response::from_parts(head, ResponseBody::own(text, exchange))
         }
@@ -73,7 +75,6 @@ struct Forwarded {
     answer: Answer,
     method: Method,
     server: Arc<Server>,
-    new_user: bool,
     upgrade: bool,
     progress: Option<Rc<Progress>>,
 }
@@ -115,31 +116,28 @@ async fn forward(
     };
     worker.budget.deposit();
     loop {
-        let (server, affinity, waited) = attempts.choose().await?;
-        exchange.set_affinity(affinity);
-        exchange.attempt(&server, affinity != Affinity::Valid, waited);
+        let server = attempts.choose(exchange).await?;
         let Some(next) = request.take().or_else(|| spare.as_ref().map(again)) else {
-            return Err(Error::BadResponse);
+            return Err(Error::ServerAbort);
         };
         match attempts.send(&server, next, repeatable).await {
             Ok(answer) => {
                 exchange.connected(answer.connect_time);
-                let new_user = cookie_name.is_some() && affinity != Affinity::Valid;
                 let forwarded = Forwarded {
                     answer,
                     method,
                     server,
-                    new_user,
                     upgrade,
                     progress,
                 };
                 return forwarded.checked(worker, exchange);
             }
             Err(failure) if progress.as_ref().is_some_and(|p| p.broken()) => {
-                drop(failure);
+                exchange.not_answered(failure.connect_time);
                 return Err(Error::ClientAbort);
             }
             Err(failure) => {
+                exchange.not_answered(failure.connect_time);
                 attempts.note(&server, &failure);
                 if !attempts.may_go_on(&failure, &method, has_body) {
                     return Err(failure.kind.into());
@@ -182,26 +180,47 @@ fn again(spare: &Request<()>) -> Request<RequestBody> {
 
 impl Attempts<'_> {
     /// The server that the cookie names if it is there for its users, or the
-    /// one whose turn it is; and whether it had to be waited for.
-    async fn choose(&mut self) -> Result<(Arc<Server>, Affinity, bool), Error> {
-        let give_up = Instant::now() + TURN_AROUND;
-        let mut waited = false;
+    /// one whose turn it is.
+    async fn choose(&mut self, exchange: &mut Exchange) -> Result<Arc<Server>, Error> {
+        let mut give_up = None;
         loop {
             let snapshot = self.worker.snapshot();
-            let affinity = match self.sticky(&snapshot) {
-                Ok(server) => return Ok((server, Affinity::Valid, waited)),
-                Err(affinity) => affinity,
+            let (server, affinity) = match self.sticky(&snapshot) {
+                Ok(server) => (Some(server), Affinity::Valid),
+                Err(affinity) => (self.worker.pick(&snapshot, &self.tried), affinity),
             };
-            if let Some(server) = self.worker.pick(&snapshot, &self.tried) {
-                return Ok((server, affinity, waited));
+            exchange.set_affinity(affinity);
+            if server.is_some() || self.waits_in_vain(&snapshot, give_up) {
+                if self.worker.explains {
+                    let chosen = server.as_deref();
+                    exchange.explain(self.why(snapshot, chosen, affinity, exchange.attempts()));
+                }
+                let server = server.ok_or(Error::NoServer)?;
+                exchange.attempt(&server, affinity != Affinity::Valid, give_up.is_some());
+                return Ok(server);
             }
-            let rested = Instant::now() >= give_up;
-            if !self.worth_waiting(&snapshot) || (rested && self.tried.is_empty()) {
-                return Err(Error::NoServer);
-            }
-            waited = true;
+            let give_up = *give_up.get_or_insert_with(|| Instant::now() + TURN_AROUND);
             self.worker.wait_for_change(&snapshot, give_up).await;
             self.tried.clear();
+        }
+    }
+
+    fn why(
+        &self,
+        snapshot: Arc<Snapshot>,
+        chosen: Option<&Server>,
+        affinity: Affinity,
+        before: u32,
+    ) -> Why {
+        Why {
+            snapshot,
+            at: Instant::now(),
+            algorithm: self.worker.settings.balance,
+            affinity,
+            cookie: self.cookie.clone(),
+            chosen: chosen.map(|server| server.life),
+            tried: self.tried.lives().to_vec(),
+            attempt: before + 1,
         }
     }
 
@@ -221,9 +240,11 @@ impl Attempts<'_> {
         }
     }
 
-    fn worth_waiting(&self, snapshot: &Snapshot) -> bool {
+    /// Whether there is no hope of a server, or has been none for long enough.
+    fn waits_in_vain(&self, snapshot: &Snapshot, give_up: Option<Instant>) -> bool {
         let lately = |at: Instant| at.elapsed() < RECENT_LOSS;
-        !self.tried.is_empty() || snapshot.last_loss.is_some_and(lately)
+        let rested = || give_up.is_some_and(|give_up| Instant::now() >= give_up);
+        self.tried.is_empty() && (!snapshot.last_loss.is_some_and(lately) || rested())
     }
 
     async fn send(
@@ -248,7 +269,9 @@ impl Attempts<'_> {
     fn note(&mut self, server: &Server, failure: &Failure) {
         let count = |which| self.worker.ledger.inc(&server.live, which);
         match failure.kind {
-            FailureKind::Refused | FailureKind::ConnectTimeout => count(|t| &t.connect_errors),
+            FailureKind::Refused | FailureKind::ConnectTimeout | FailureKind::Exhausted => {
+                count(|t| &t.connect_errors);
+            }
             FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
                 count(|t| &t.response_errors);
             }
@@ -261,6 +284,7 @@ impl Attempts<'_> {
             FailureKind::Refused => self.worker.report(server, Fault::Refused),
             FailureKind::Broken => self.worker.report(server, Fault::Broken),
             FailureKind::ConnectTimeout
+            | FailureKind::Exhausted
             | FailureKind::Malformed
             | FailureKind::ResponseTimeout
             | FailureKind::Abandoned => {}
@@ -293,6 +317,7 @@ impl Failure {
             kind: FailureKind::ConnectTimeout,
             sent: Sent::Nothing,
             request: Some(request),
+            connect_time: None,
             reused: false,
         }
     }
@@ -303,9 +328,10 @@ impl From<FailureKind> for Error {
         match kind {
             FailureKind::Refused => Self::ConnectFailed,
             FailureKind::ConnectTimeout => Self::ConnectTimeout,
-            FailureKind::Broken | FailureKind::Malformed | FailureKind::Abandoned => {
-                Self::BadResponse
-            }
+            FailureKind::Exhausted => Self::Exhausted,
+            FailureKind::Broken => Self::ServerAbort,
+            FailureKind::Malformed => Self::BadResponse,
+            FailureKind::Abandoned => Self::ServerLost,
             FailureKind::ResponseTimeout => Self::ResponseTimeout,
         }
     }
@@ -345,13 +371,16 @@ impl Forwarded {
         let received = headers::wire_size(&head.headers, FIRST_LINE);
         lease.keep_alive(headers::prepare_response(&mut head));
         if let Some(name) = &worker.settings.cookie {
-            sticky::strip(&mut head.headers, name);
-            if self.new_user {
+            let stripped = sticky::strip(&mut head.headers, name);
+            if exchange.affinity() != Affinity::Valid {
                 let server = self.server.name.as_str();
                 sticky::insert(&mut head.headers, name, server, &self.method, head.status);
-                exchange.set_cookie_inserted();
+                exchange.set_cookie_sent(CookieSent::Inserted);
+            } else if stripped {
+                exchange.set_cookie_sent(CookieSent::Deleted);
             }
         }
+        worker.tell_why(&mut head.headers, &exchange);
         exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE), received);
         let body = if let Some(upgraded) = upgraded {
             let counted = lease.give_away();
@@ -387,6 +416,16 @@ impl Worker {
             let other = snapshot.get(*index);
             other.is_some_and(|other| other.life != server.life && !tried.contains(other.life))
         })
+    }
+
+    /// Says why in the response (`--explain`).
+    fn tell_why(&self, headers: &mut HeaderMap, exchange: &Exchange) {
+        if self.settings.explain
+            && let Some(why) = exchange.why()
+            && let Ok(why) = HeaderValue::try_from(why.to_string())
+        {
+            headers.insert(HeaderName::from_static("x-lb-why"), why);
+        }
     }
 
     async fn wait_for_change(&self, known: &Snapshot, give_up: Instant) {

@@ -20,6 +20,7 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::{
     task::{AbortHandle, spawn_local},
     time::{Instant, timeout},
@@ -149,6 +150,8 @@ pub(super) struct Failure {
     pub(super) sent: Sent,
     /// The request, where nothing of it was sent.
     pub(super) request: Option<Request<RequestBody>>,
+    /// How long connecting took, where there was a connection.
+    pub(super) connect_time: Option<Duration>,
     /// The connection had served before: its end may be the server's ordinary
     /// clearing of idle connections and says little about the server.
     pub(super) reused: bool,
@@ -161,6 +164,8 @@ pub(super) enum FailureKind {
     Refused,
     /// No connection in time.
     ConnectTimeout,
+    /// No connection for want of a descriptor, a port or memory of our own.
+    Exhausted,
     /// The connection broke.
     Broken,
     /// What came is not HTTP.
@@ -236,6 +241,7 @@ impl Upstreams {
                 kind,
                 sent: Sent::Nothing,
                 request: Some(request),
+                connect_time: None,
                 reused: false,
             }),
         }
@@ -443,20 +449,26 @@ impl Lease {
         let outcome = sent.await;
         watch.arrived(Waiting::Server);
         let abandoned = self.link.stage.replace(Stage::Settled) == Stage::Abandoned;
-        match outcome {
-            Some(Ok(response)) => Ok(Answer {
-                response,
-                lease: self,
-                connect_time,
-                response_time: began.elapsed(),
-            }),
-            Some(Err(_)) if abandoned => Err(Failure::after_sending(FailureKind::Abandoned)),
-            Some(Err(err)) if err.error().is_parse() => {
-                Err(Failure::after_sending(FailureKind::Malformed))
+        let failure = match outcome {
+            Some(Ok(response)) => {
+                return Ok(Answer {
+                    response,
+                    lease: self,
+                    connect_time,
+                    response_time: began.elapsed(),
+                });
             }
-            Some(Err(mut err)) => Err(Failure::broken(err.take_message())),
-            None => Err(Failure::after_sending(FailureKind::ResponseTimeout)),
-        }
+            Some(Err(_)) if abandoned => Failure::after_sending(FailureKind::Abandoned),
+            Some(Err(err)) if err.error().is_parse() => {
+                Failure::after_sending(FailureKind::Malformed)
+            }
+            Some(Err(mut err)) => Failure::broken(err.take_message()),
+            None => Failure::after_sending(FailureKind::ResponseTimeout),
+        };
+        Err(Failure {
+            connect_time: Some(connect_time),
+            ..failure
+        })
     }
 
     /// Notes how long the server says it keeps the connection.
@@ -501,6 +513,7 @@ impl Failure {
             kind,
             sent: Sent::Perhaps,
             request: None,
+            connect_time: None,
             reused: false,
         }
     }
@@ -516,6 +529,7 @@ impl Failure {
             kind,
             sent,
             request,
+            connect_time: None,
             reused: false,
         }
     }
@@ -570,6 +584,37 @@ fn connect_failure(err: &io::Error) -> FailureKind {
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable => FailureKind::Refused,
+        _ if is_exhaustion(err) => FailureKind::Exhausted,
         _ => FailureKind::ConnectTimeout,
+    }
+}
+
+fn is_exhaustion(err: &io::Error) -> bool {
+    let exhausted = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+        Errno::AGAIN,
+    ];
+    Errno::from_io_error(err).is_some_and(|err| exhausted.contains(&err))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_of_our_own_is_told_from_the_servers() {
+        for (errno, kind) in [
+            (Errno::CONNREFUSED, FailureKind::Refused),
+            (Errno::HOSTUNREACH, FailureKind::Refused),
+            (Errno::TIMEDOUT, FailureKind::ConnectTimeout),
+            (Errno::MFILE, FailureKind::Exhausted),
+            (Errno::ADDRNOTAVAIL, FailureKind::Exhausted),
+        ] {
+            assert_eq!(connect_failure(&errno.into()), kind, "{errno}");
+        }
     }
 }

@@ -163,7 +163,7 @@ fn figure(reason: &str, value: u64) -> Figure {
         name: "tidings_gossip_packets_dropped_total",
         help: "Packets dropped, by reason.",
         kind: FigureKind::Counter,
-        label: Some(("reason", reason.into())),
+        labels: vec![("reason", reason.into())],
         read: Box::new(move || value),
     }
 }

@@ -19,13 +19,16 @@ pub mod prometheus;
 pub mod typed;
 
 mod follow;
+mod gossip;
 mod lease;
 mod live;
 pub mod server;
 mod steer;
 mod stream;
+mod usage;
 
 pub use self::{
+    gossip::gossip_figures,
     history::History,
     server::run,
     source::{Figure, FigureKind, Members, Process, Source, sample},

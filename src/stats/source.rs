@@ -104,9 +104,9 @@ pub struct Figure {
     pub help: &'static str,
     /// Whether it only grows.
     pub kind: FigureKind,
-    /// Tells it apart from others of the same name, which must stand beside
-    /// it in the list.
-    pub label: Option<(&'static str, String)>,
+    /// Tell it apart from others of the same name, which must stand beside it
+    /// in the list.
+    pub labels: Vec<(&'static str, String)>,
     /// Reads it.
     pub read: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -116,7 +116,7 @@ impl fmt::Debug for Figure {
         f.debug_struct("Figure")
             .field("name", &self.name)
             .field("kind", &self.kind)
-            .field("label", &self.label)
+            .field("labels", &self.labels)
             .finish_non_exhaustive()
     }
 }

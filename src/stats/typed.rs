@@ -12,6 +12,9 @@ use super::{
     view::{Kind, StatRow},
 };
 
+/// Ends the tags of a line: the figure goes with the process.
+const VOLATILE: char = 'V';
+
 /// A figure with everything that is said of it.
 struct Field<'a> {
     position: usize,
@@ -72,7 +75,7 @@ fn line(row: &StatRow, field: &Field<'_>, out: &mut String) -> std::fmt::Result 
     };
     write!(
         out,
-        "{letter}.{}.{}.{}.{}.{PROCESS}:{}:{}:",
+        "{letter}.{}.{}.{}.{}.{PROCESS}:{}{VOLATILE}:{}:",
         row.proxy_id, row.server_id, field.position, field.name, field.tags, field.kind
     )?;
     match &field.value {
@@ -196,19 +199,19 @@ mod tests {
         let rows = rows(&fixture::source(), Instant::now());
         let lines = lines(rows.iter());
         for expected in [
-            "F.3.0.0.pxname.1:KNS:str:localnodes",
-            "F.3.0.17.status.1:SGP:str:OPEN",
-            "S.4.3.4.scur.1:MGP:u32:0",
-            "S.4.3.7.stot.1:MCP:u64:1234567",
-            "S.4.3.19.act.1:SGP:u32:1",
-            "S.4.3.55.lastsess.1:MAP:s32:0",
-            "S.4.3.73.addr.1:CGS:str:10.0.0.49:3000",
-            "B.4.0.19.act.1:MGP:u32:4",
-            "B.4.0.76.algo.1:CGS:str:roundrobin",
+            "F.3.0.0.pxname.1:KNSV:str:localnodes",
+            "F.3.0.17.status.1:SGPV:str:OPEN",
+            "S.4.3.4.scur.1:MGPV:u32:0",
+            "S.4.3.7.stot.1:MCPV:u64:1234567",
+            "S.4.3.19.act.1:SGPV:u32:1",
+            "S.4.3.55.lastsess.1:MAPV:s32:0",
+            "S.4.3.73.addr.1:CGSV:str:10.0.0.49:3000",
+            "B.4.0.19.act.1:MGPV:u32:4",
+            "B.4.0.76.algo.1:CGSV:str:roundrobin",
         ] {
             assert!(lines.lines().any(|line| line == expected), "{expected}");
         }
-        assert!(!lines.contains("\n\n") && !lines.contains(".rate_lim.1:CLP:u32:\n"));
+        assert!(!lines.contains("\n\n") && !lines.contains(".rate_lim.1:CLPV:u32:\n"));
     }
 
     #[test]

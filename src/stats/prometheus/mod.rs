@@ -49,8 +49,17 @@ pub fn render(source: &Source, rows: &Rows, now: Instant) -> String {
     families.push(detection(source.pool.timeline()));
     families.extend(others(&source.figures));
     families.retain(|family| !family.get_metric().is_empty());
+    encode(&families)
+}
+
+/// Figures alone, of a process that is no load balancer.
+pub fn render_figures(figures: &[Figure]) -> String {
+    encode(&others(figures).collect::<Vec<_>>())
+}
+
+fn encode(families: &[MetricFamily]) -> String {
     TextEncoder::new()
-        .encode_to_string(&families)
+        .encode_to_string(families)
         .expect("every family has a name and a metric")
 }
 
@@ -139,8 +148,8 @@ fn others(figures: &[Figure]) -> impl Iterator<Item = MetricFamily> {
         .filter_map(|alike| {
             let first = alike.first()?;
             let samples = alike.iter().map(|figure| {
-                let label = figure.label.iter();
-                let labels = label.map(|(name, value)| (*name, value.as_str()));
+                let labels = figure.labels.iter();
+                let labels = labels.map(|(name, value)| (*name, value.as_str()));
                 sample(labels.collect(), figure.kind, (figure.read)() as f64)
             });
             Some(family(

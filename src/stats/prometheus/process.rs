@@ -16,6 +16,7 @@ use crate::{
             FigureKind::{self, Counter as COUNTER, Gauge as GAUGE},
             Source,
         },
+        usage,
         view::StatRow,
     },
 };
@@ -153,5 +154,28 @@ pub(super) fn process(source: &Source, frontend: &StatRow, now: Instant) -> Vec<
             vec![sample(vec![], *kind, read(&context))],
         )
     }));
+    families.extend(cost());
     families
+}
+
+/// Under the names that Prometheus' own client libraries give them.
+fn cost() -> [MetricFamily; 2] {
+    let one = |name, kind, help, value: Option<f64>| {
+        let value = value.map(|value| sample(vec![], kind, value));
+        family(name, kind, help, value.into_iter().collect())
+    };
+    [
+        one(
+            "process_cpu_seconds_total",
+            COUNTER,
+            "Time on the processors, user and system.",
+            Some(usage::cpu().as_secs_f64()),
+        ),
+        one(
+            "process_resident_memory_bytes",
+            GAUGE,
+            "Memory in use.",
+            usage::resident().map(|bytes| bytes as f64),
+        ),
+    ]
 }

@@ -1,20 +1,35 @@
 //! What the process asks of the host it runs on.
 
+mod container;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
 use crate::membership::Name;
 
-/// The host's name as a node's name: its first label, with what a name may
-/// not have left out. A container's is its id, or what `--hostname` says.
-pub fn name() -> Name {
-    let name = rustix::system::uname()
+/// The host's name as a node's name. In a container that was given none but
+/// its id, the name by which others on its network find it.
+pub async fn name() -> Name {
+    let host = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
-    let label = name.split('.').next().unwrap_or_default();
-    let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let text: String = label.chars().filter(allowed).take(Name::MAX_LEN).collect();
+    let container = if container::is_id(&host) {
+        container::name(&host).await
+    } else {
+        None
+    };
+    as_name(container.as_deref().unwrap_or_else(|| first_label(&host)))
+}
+
+fn first_label(host: &str) -> &str {
+    host.split('.').next().unwrap_or_default()
+}
+
+/// What of a text may stand in a name.
+fn as_name(text: &str) -> Name {
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let text: String = text.chars().filter(allowed).take(Name::MAX_LEN).collect();
     let text = if text.is_empty() { "node" } else { &text };
     text.parse().expect("only characters that a name may have")
 }
@@ -71,8 +86,17 @@ pub async fn told_to_end() {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn the_hosts_name_is_a_name() {
+        assert!(!name().await.as_str().is_empty());
+    }
+
     #[test]
-    fn the_hosts_name_is_a_name() {
-        assert!(!name().as_str().is_empty());
+    fn what_a_name_may_not_have_is_left_out() {
+        assert_eq!(as_name(first_label("web-1.example.org")).as_str(), "web-1");
+        assert_eq!(as_name("tidings-webapp-1").as_str(), "tidings-webapp-1");
+        assert_eq!(as_name("wéb app").as_str(), "wbapp");
+        assert_eq!(as_name("").as_str(), "node");
+        assert_eq!(as_name(&"x".repeat(100)).as_str().len(), Name::MAX_LEN);
     }
 }
