@@ -118,8 +118,10 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         members: list_members(gossip.clone()),
         figures: stats::gossip_figures(&gossip),
         gossip_keyed: keyed,
+        history: stats::History::default(),
         log_lines_dropped: log_dropped,
         draining: Arc::clone(&ending),
+        declare: args.stats_admin.then(|| declare(gossip.clone())),
         auth: args
             .stats_auth
             .clone()
