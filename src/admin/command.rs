@@ -268,7 +268,7 @@ fn set_server(args: &Arguments<'_>) -> Result<Command, String> {
 }
 
 /// Reads a weight, and finds the fault that `HAProxy` would find first.
-fn weight(text: &str) -> Result<Weight, String> {
+pub fn weight(text: &str) -> Result<Weight, String> {
     if text.is_empty() {
         return Err("Require <weight> or <weight%>.".to_owned());
     }

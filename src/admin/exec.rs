@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Controls,
+    Controls, Declare,
     command::{Change, Rows, Selection, Show, Target, Weight},
     info, server_state,
 };
@@ -58,8 +58,23 @@ pub async fn set(target: &Target, change: Change, controls: &Controls) -> Result
         Change::State(state) => Wish::State(state),
         Change::Weight(weight) => Wish::Weight(wanted_weight(weight, &server)),
     };
-    (controls.declare)(&controls.source.service, &server.name, wish)?;
-    let shown = described_anew(controls.source.pool.clone(), &server);
+    declare(&controls.source, &controls.declare, &[(server, wish)]).await
+}
+
+/// Records what is wanted of servers, and waits until the pool shows it.
+pub async fn declare(
+    source: &Source,
+    declare: &Declare,
+    wishes: &[(Arc<Server>, Wish)],
+) -> Result<(), String> {
+    for (server, wish) in wishes {
+        declare(&source.service, &server.name, *wish)?;
+    }
+    let shown = async {
+        for (server, _) in wishes {
+            described_anew(source.pool.clone(), server).await;
+        }
+    };
     // Not an error: it is on record, and takes effect when the pool gets to it.
     timeout(SHOWN, shown).await.ok();
     Ok(())
@@ -87,7 +102,7 @@ fn find(target: &Target, source: &Source) -> Result<Arc<Server>, String> {
 }
 
 /// `None` is what the server has by itself, whatever that will be.
-fn wanted_weight(weight: Weight, server: &Server) -> Option<u16> {
+pub fn wanted_weight(weight: Weight, server: &Server) -> Option<u16> {
     match weight {
         Weight::Absolute(weight) => Some(weight),
         Weight::Percent(100) => None,

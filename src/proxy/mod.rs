@@ -23,7 +23,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
     time::Duration,
 };
@@ -91,6 +91,8 @@ pub struct Shared {
     pub totals: Arc<Totals>,
     /// The access log; `None` for none.
     pub access_log: Option<AccessLog>,
+    /// The end is near: whoever is answered is told not to ask here again.
+    pub ending: Arc<AtomicBool>,
     /// Cancelled: stop accepting, finish what is open, end.
     pub draining: CancellationToken,
 }
@@ -105,6 +107,7 @@ struct Worker {
     access_log: Option<AccessLog>,
     /// Whether anyone wants to know why requests go where they go.
     explains: bool,
+    ending: Arc<AtomicBool>,
     draining: CancellationToken,
     upstreams: Rc<Upstreams>,
     budget: TpsBudget,
@@ -218,6 +221,7 @@ impl Worker {
             upstreams: Rc::new(Upstreams::new(ledger.clone())),
             ledger,
             access_log: shared.access_log,
+            ending: shared.ending,
             draining: shared.draining,
             budget: retry_budget(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),

@@ -43,6 +43,9 @@ pub fn json<'a>(rows: impl IntoIterator<Item = &'a StatRow>) -> String {
     to_text(&rows) + "\n"
 }
 
+/// The JSON schema of what [`json`] prints, for `;json-schema`.
+pub const SCHEMA: &str = include_str!("schema.json");
+
 fn fields(row: &StatRow) -> impl Iterator<Item = Field<'_>> {
     let columns = (0..).zip(COLUMNS);
     let fields = columns.map(|(position, (name, tags, kind, value))| Field {

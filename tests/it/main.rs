@@ -15,6 +15,7 @@ mod support;
 
 mod admin;
 mod balancing;
+mod browser;
 mod command_line;
 mod containers;
 mod faults;
