@@ -217,7 +217,7 @@ fn te_has_trailers(headers: &HeaderMap) -> bool {
 /// RFC 9110 §7.6.1: fields about this connection end here, and so do those
 /// that `Connection` names.
 fn strip_hop_by_hop(headers: &mut HeaderMap, found: HopByHop) {
-    if found.connection {
+    if found.connection && !says_one_option(headers) {
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
             .filter(|token| !OPTIONS.iter().any(|word| token.eq_ignore_ascii_case(word)))
             .filter_map(|token| HeaderName::try_from(token).ok())
@@ -226,9 +226,9 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, found: HopByHop) {
         for name in nominated {
             headers.remove(name);
         }
-        headers.remove(header::CONNECTION);
     }
     for (there, name) in [
+        (found.connection, &header::CONNECTION),
         (found.keep_alive, &KEEP_ALIVE),
         (found.proxy_connection, &PROXY_CONNECTION),
         (found.proxy_authorization, &header::PROXY_AUTHORIZATION),
@@ -244,6 +244,19 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, found: HopByHop) {
         headers.remove(header::TRANSFER_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
     }
+}
+
+/// Whether `Connection` is a single word that nominates nothing, as it nearly
+/// always is.
+fn says_one_option(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONNECTION).iter();
+    let (Some(only), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let said = only.as_bytes();
+    OPTIONS
+        .iter()
+        .any(|word| said.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// RFC 9112 §3.2.2: of an absolute-form target the authority is the host,

@@ -1,10 +1,6 @@
 //! `HAProxy`'s `option httplog`, to the letter (configuration manual, 8.2.3).
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-    time::Duration,
-};
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
 use time::OffsetDateTime;
 
@@ -30,11 +26,10 @@ impl Httplog {
 
 impl Line for Httplog {
     fn write(&mut self, line: &mut Vec<u8>, record: &Record) {
-        self.write_client(line, record)
-            .and_then(|()| write_timings(line, record))
-            .and_then(|()| write_state(line, record))
-            .and_then(|()| write_request(line, record))
-            .expect("a Vec takes whatever is written");
+        self.write_client(line, record);
+        write_timings(line, record);
+        write_state(line, record);
+        write_request(line, record);
     }
 
     /// The request is what may be long, and stands last.
@@ -44,101 +39,162 @@ impl Line for Httplog {
 }
 
 impl Httplog {
-    fn write_client(&mut self, line: &mut Vec<u8>, record: &Record) -> io::Result<()> {
+    fn write_client(&mut self, line: &mut Vec<u8>, record: &Record) {
         let Names { frontend, backend } = &self.names;
         let began = record.began();
-        write!(
-            line,
-            "{}:{} [{}.{:03}] {frontend} {}/{} ",
-            record.peer.ip(),
-            record.peer.port(),
-            self.clock.second(began),
-            began.millisecond(),
-            if record.accepted { backend } else { frontend },
-            record.server().unwrap_or("<NOSRV>"),
-        )
+        let backend = if record.accepted { backend } else { frontend };
+        address(line, record.peer.ip());
+        text(line, ":");
+        number(line, record.peer.port());
+        text(line, " [");
+        text(line, self.clock.second(began.as_secs()));
+        text(line, ".");
+        padded(line, began.subsec_millis());
+        text(line, "] ");
+        text(line, frontend);
+        text(line, " ");
+        text(line, backend);
+        text(line, "/");
+        text(line, record.server().unwrap_or("<NOSRV>"));
+        text(line, " ");
     }
 }
 
-fn write_timings(line: &mut Vec<u8>, record: &Record) -> io::Result<()> {
-    let millis = |took: Option<Duration>| took.map_or(-1, |took| took.as_millis() as i64);
-    write!(
-        line,
-        "{}/{}/{}/{}/{} {} {} - - ",
-        millis(record.head_time),
-        millis(record.wait_time),
-        millis(record.connect_time),
-        millis(record.response_time),
-        record.total_time.as_millis(),
-        record.status.map_or(-1, i32::from),
-        record.bytes_out,
-    )
+fn write_timings(line: &mut Vec<u8>, record: &Record) {
+    let times = [
+        record.head_time,
+        record.wait_time,
+        record.connect_time,
+        record.response_time,
+    ];
+    for time in times {
+        number(line, time.map_or(-1, |took| took.as_millis() as i64));
+        text(line, "/");
+    }
+    number(line, record.total_time.as_millis() as u64);
+    text(line, " ");
+    number(line, record.status.map_or(-1, i32::from));
+    text(line, " ");
+    number(line, record.bytes_out);
+    text(line, " - - ");
 }
 
-fn write_state(line: &mut Vec<u8>, record: &Record) -> io::Result<()> {
+fn write_state(line: &mut Vec<u8>, record: &Record) {
     let ServerLoad {
         process,
         frontend,
         backend,
         server,
     } = record.load;
-    let (asked, answered) = cookie_flags(record.affinity, record.cookie_sent);
-    write!(
-        line,
-        "{}{asked}{answered} {process}/{frontend}/{backend}/{server}/{}{} 0/0 ",
-        record.termination.as_str(),
-        if record.redispatched { "+" } else { "" },
-        record.retries,
-    )
+    text(line, record.termination.as_str());
+    line.extend(cookie_flags(record.affinity, record.cookie_sent));
+    text(line, " ");
+    for load in [process, frontend, backend, server] {
+        number(line, load);
+        text(line, "/");
+    }
+    if record.redispatched {
+        text(line, "+");
+    }
+    number(line, record.retries);
+    text(line, " 0/0 ");
 }
 
 /// The third and the fourth character of the termination state (8.5).
-fn cookie_flags(affinity: Affinity, sent: CookieSent) -> (char, char) {
+fn cookie_flags(affinity: Affinity, sent: CookieSent) -> [u8; 2] {
     let asked = match affinity {
-        Affinity::Off => return ('-', '-'),
-        Affinity::New => 'N',
-        Affinity::Valid => 'V',
-        Affinity::Invalid => 'I',
-        Affinity::Down => 'D',
+        Affinity::Off => return *b"--",
+        Affinity::New => b'N',
+        Affinity::Valid => b'V',
+        Affinity::Invalid => b'I',
+        Affinity::Down => b'D',
     };
     let answered = match sent {
-        CookieSent::None => 'N',
-        CookieSent::Inserted => 'I',
-        CookieSent::Deleted => 'D',
+        CookieSent::None => b'N',
+        CookieSent::Inserted => b'I',
+        CookieSent::Deleted => b'D',
     };
-    (asked, answered)
+    [asked, answered]
 }
 
-fn write_request(line: &mut Vec<u8>, record: &Record) -> io::Result<()> {
+fn write_request(line: &mut Vec<u8>, record: &Record) {
     let Some(request) = record.request.as_ref().filter(|_| record.accepted) else {
-        return line.write_all(b"\"<BADREQ>\"");
+        return text(line, "\"<BADREQ>\"");
     };
-    write!(line, "\"{} ", request.method)?;
-    for byte in request.target.bytes() {
-        match byte {
-            b'"' | b'#' | ..b' ' | 0x7F.. => write!(line, "#{byte:02X}")?,
-            _ => line.push(byte),
-        }
+    text(line, "\"");
+    text(line, request.method.as_str());
+    text(line, " ");
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'#' | ..b' ' | 0x7F..);
+    let mut rest = request.target.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| !is_plain(byte)) {
+        let (plain, odd) = rest.split_at(at);
+        line.extend_from_slice(plain);
+        let Some((byte, behind)) = odd.split_first() else {
+            break;
+        };
+        line.extend([b'#', hex(byte >> 4), hex(byte & 15)]);
+        rest = behind;
     }
-    write!(line, " {}\"", request.version())
+    line.extend_from_slice(rest);
+    text(line, " ");
+    text(line, request.version());
+    text(line, "\"");
+}
+
+// Pushed piece by piece: through `write!` a line costs seven times as much,
+// more than all else that is done to a request.
+
+fn text(line: &mut Vec<u8>, text: &str) {
+    line.extend_from_slice(text.as_bytes());
+}
+
+fn number(line: &mut Vec<u8>, number: impl itoa::Integer) {
+    text(line, itoa::Buffer::new().format(number));
+}
+
+/// With three digits.
+fn padded(line: &mut Vec<u8>, millis: u32) {
+    let digit = |value: u32| b'0' + (value % 10) as u8;
+    line.extend([digit(millis / 100), digit(millis / 10), digit(millis)]);
+}
+
+fn address(line: &mut Vec<u8>, ip: IpAddr) {
+    let IpAddr::V4(ip) = ip else {
+        // Rare enough.
+        return text(line, &ip.to_string());
+    };
+    let [a, b, c, d] = ip.octets();
+    number(line, a);
+    for octet in [b, c, d] {
+        text(line, ".");
+        number(line, octet);
+    }
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        0..=9 => b'0' + digit,
+        _ => b'A' + digit - 10,
+    }
 }
 
 /// Writes a time down to its second, anew only when the second is another.
 #[derive(Debug, Default)]
 struct Clock {
-    second: i64,
+    second: u64,
     text: String,
 }
 
 impl Clock {
-    fn second(&mut self, at: OffsetDateTime) -> &str {
+    /// `second` is counted from the beginning of 1970.
+    fn second(&mut self, second: u64) -> &str {
         const MONTHS: [&str; 12] = [
             "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
         ];
-        let second = at.unix_timestamp();
         if second != self.second || self.text.is_empty() {
             self.second = second;
             self.text.clear();
+            let at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(second);
             let month = MONTHS.get(at.month() as usize - 1).unwrap_or(&"???");
             let (day, year) = (at.day(), at.year());
             let (hour, minute, second) = at.to_hms();
@@ -225,10 +281,8 @@ mod tests {
 
     #[test]
     fn the_cookies_flags_are_haproxys() {
-        let flags = |affinity, sent| {
-            let (asked, answered) = cookie_flags(affinity, sent);
-            format!("{asked}{answered}")
-        };
+        let flags =
+            |affinity, sent| String::from_utf8(cookie_flags(affinity, sent).into()).unwrap();
         assert_eq!(flags(Affinity::Off, CookieSent::None), "--");
         assert_eq!(flags(Affinity::New, CookieSent::Inserted), "NI");
         assert_eq!(flags(Affinity::Valid, CookieSent::None), "VN");
@@ -249,10 +303,9 @@ mod tests {
 
     #[test]
     fn the_clock_follows_the_time_both_ways() {
-        let at = |second| OffsetDateTime::from_unix_timestamp(second).unwrap();
         let mut clock = Clock::default();
-        assert_eq!(clock.second(at(0)), "01/Jan/1970:00:00:00");
-        assert_eq!(clock.second(at(86_400)), "02/Jan/1970:00:00:00");
-        assert_eq!(clock.second(at(59)), "01/Jan/1970:00:00:59");
+        assert_eq!(clock.second(0), "01/Jan/1970:00:00:00");
+        assert_eq!(clock.second(86_400), "02/Jan/1970:00:00:00");
+        assert_eq!(clock.second(59), "01/Jan/1970:00:00:59");
     }
 }

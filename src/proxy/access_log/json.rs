@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
 
 use super::{Line, Names, Record, RequestLine};
 use crate::{
@@ -58,7 +59,7 @@ impl Json {
     fn object<'a>(&'a self, record: &'a Record) -> Object<'a> {
         let request = record.request.as_ref();
         Object {
-            time: rfc3339::millis(record.began()),
+            time: rfc3339::millis(OffsetDateTime::UNIX_EPOCH + record.began()),
             client: record.peer.ip(),
             client_port: record.peer.port(),
             frontend: &self.names.frontend,

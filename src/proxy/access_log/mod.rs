@@ -9,11 +9,8 @@ use std::{
     net::SocketAddr,
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-
-use http::{Method, Uri, Version};
-use time::OffsetDateTime;
 
 use super::{
     error::{Error, Termination},
@@ -26,6 +23,7 @@ use crate::{
     pool::Server,
     syslog::{self, Severity, Syslog},
 };
+use http::{Method, Uri, Version};
 
 /// How a request is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -325,9 +323,10 @@ impl Out<Box<Record>> for ToSyslog {
 }
 
 impl Record {
-    /// When its first byte came.
-    fn began(&self) -> OffsetDateTime {
-        OffsetDateTime::from(self.at) - self.total_time
+    /// When its first byte came, from the beginning of 1970 on.
+    fn began(&self) -> Duration {
+        let ended = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        ended.saturating_sub(self.total_time)
     }
 
     fn server(&self) -> Option<&str> {
@@ -337,8 +336,6 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use tokio::time::Instant;
 
     use super::*;
