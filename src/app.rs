@@ -92,6 +92,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         totals: Arc::default(),
         access_log,
         draining: CancellationToken::new(),
+        control: proxy::Control::default(),
     };
     let process = stats::Process {
         version: env!("CARGO_PKG_VERSION"),

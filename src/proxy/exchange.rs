@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use super::{
     Worker,
     access_log::{Entry, ServerLoad},
+    control::Talk,
     error::{Error, Termination},
+    service::Client,
     watch::Watch,
 };
 use crate::{
@@ -39,6 +41,7 @@ pub(super) enum Affinity {
 pub(super) struct Exchange {
     worker: Rc<Worker>,
     watch: Rc<Watch>,
+    talk: Rc<Talk>,
     peer: SocketAddr,
     begun: Instant,
     head_time: Duration,
@@ -72,12 +75,12 @@ impl Exchange {
     /// A request whose head has just arrived.
     pub(super) fn begin<B>(
         worker: &Rc<Worker>,
-        watch: &Rc<Watch>,
-        peer: SocketAddr,
+        client: &Client,
         request: &http::Request<B>,
     ) -> Box<Self> {
         let begun = Instant::now();
-        let head_since = watch.begin_exchange(begun);
+        let head_since = client.watch.begin_exchange(begun);
+        client.talk.begin(begun);
         let totals = &worker.totals;
         for counters in [&totals.frontend, &totals.backend] {
             counters.requests.inc();
@@ -86,8 +89,9 @@ impl Exchange {
         let first_line = request.method().as_str().len() + uri_len(request.uri()) + 12;
         Box::new(Self {
             worker: Rc::clone(worker),
-            watch: Rc::clone(watch),
-            peer,
+            watch: Rc::clone(&client.watch),
+            talk: Rc::clone(&client.talk),
+            peer: client.peer,
             begun,
             head_time: begun - head_since,
             method: request.method().clone(),
@@ -120,6 +124,7 @@ impl Exchange {
                 self.worker.totals.backend.redispatches.inc();
             }
         }
+        self.talk.goes_to(server.life);
         let counters = &server.live.counters;
         counters.requests.inc();
         counters.active.inc();
@@ -282,6 +287,10 @@ impl Drop for Exchange {
             self.termination = self.termination.client_timed_out();
             self.status.get_or_insert(Error::RequestTimeout.status());
         }
+        if self.talk.ended_by_operator() {
+            self.termination = self.termination.ended_by_operator();
+        }
+        self.talk.end();
         self.watch.end_exchange(now);
         self.log(total);
         self.count(total);
