@@ -26,6 +26,11 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// Starts from zero again.
+    pub fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
 }
 
 /// How many of something there are now, and the most there ever were.
@@ -60,6 +65,11 @@ impl Gauge {
     pub fn max(&self) -> u32 {
         self.max.load(Relaxed)
     }
+
+    /// Forgets the most there ever were but for those that there are.
+    pub fn clear_max(&self) {
+        self.max.store(self.current.load(Relaxed), Relaxed);
+    }
 }
 
 /// A second's worth of a [`Counter`], taken by the sampler once a second, so
@@ -88,6 +98,11 @@ impl Rate {
     /// The most events in one second.
     pub fn max(&self) -> u32 {
         self.max.load(Relaxed)
+    }
+
+    /// Forgets the most events in one second.
+    pub fn clear_max(&self) {
+        self.max.store(0, Relaxed);
     }
 }
 
@@ -133,6 +148,18 @@ impl Timing {
     /// The longest.
     pub fn max(&self) -> Duration {
         Duration::from_micros(self.max.load(Relaxed))
+    }
+
+    /// Forgets the longest.
+    pub fn clear_max(&self) {
+        self.max.store(0, Relaxed);
+    }
+
+    /// Forgets the average too.
+    pub fn clear(&self) {
+        self.entries.store(0, Relaxed);
+        self.window.store(0, Relaxed);
+        self.clear_max();
     }
 }
 
@@ -275,6 +302,47 @@ impl Counters {
         (last != 0).then(|| u64::try_from(unix_seconds() - last).unwrap_or(0))
     }
 
+    /// Forgets the maxima (`clear counters`).
+    pub fn clear_max(&self) {
+        for gauge in [&self.connections, &self.active, &self.idle] {
+            gauge.clear_max();
+        }
+        for timing in [&self.connect_time, &self.response_time, &self.total_time] {
+            timing.clear_max();
+        }
+        self.request_rate.clear_max();
+        self.connection_rate.clear_max();
+    }
+
+    /// Forgets everything but what there is now (`clear counters all`).
+    pub fn clear(&self) {
+        self.clear_max();
+        let totals = [
+            &self.connections_total,
+            &self.requests,
+            &self.balanced,
+            &self.bytes_in,
+            &self.bytes_out,
+            &self.request_errors,
+            &self.connect_errors,
+            &self.response_errors,
+            &self.retries,
+            &self.redispatches,
+            &self.rescues,
+            &self.tunnels_closed,
+            &self.client_aborts,
+            &self.server_aborts,
+            &self.connects,
+            &self.reuses,
+        ];
+        totals.into_iter().for_each(Counter::clear);
+        self.responses.iter().for_each(Counter::clear);
+        for timing in [&self.connect_time, &self.response_time, &self.total_time] {
+            timing.clear();
+        }
+        self.last_request.store(0, Relaxed);
+    }
+
     /// Closes a second: takes the rates. The sampler calls it once a second.
     pub fn sample(&self) {
         self.request_rate.sample(self.requests.get());
@@ -345,6 +413,29 @@ mod tests {
         assert_eq!(counts, [1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3]);
         assert_eq!(histogram.count(), 4);
         assert_eq!(histogram.sum(), Duration::from_millis(60_203));
+    }
+
+    #[test]
+    fn what_is_cleared_starts_from_zero_but_for_what_there_is_now() {
+        let counters = Counters::default();
+        for _ in 0..3 {
+            counters.requests.inc();
+            counters.active.inc();
+        }
+        counters.active.dec();
+        counters.total_time.enter(Duration::from_millis(4));
+        counters.sample();
+        counters.clear_max();
+        assert_eq!((counters.active.get(), counters.active.max()), (2, 2));
+        assert_eq!(counters.request_rate.max(), 0);
+        assert_eq!(counters.requests.get(), 3);
+        assert_eq!(counters.total_time.average(), Duration::from_millis(4));
+        counters.clear();
+        assert_eq!((counters.requests.get(), counters.active.get()), (0, 2));
+        assert_eq!(counters.total_time.average(), Duration::ZERO);
+        counters.requests.inc();
+        counters.sample();
+        assert_eq!(counters.request_rate.max(), 0, "a reset is no burst");
     }
 
     #[test]
