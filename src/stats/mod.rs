@@ -13,6 +13,7 @@ pub mod events;
 pub mod json;
 pub mod page;
 pub mod prometheus;
+pub mod typed;
 
 mod follow;
 mod lease;
