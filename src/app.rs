@@ -124,7 +124,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     });
     start_statistics(sockets.stats, Arc::clone(&source))?;
     let declare = declare(gossip.clone());
-    let controls = admin::Controls { source, declare };
+    let controls = admin::Controls {
+        source,
+        declare,
+        inputs: shared.inputs.clone(),
+        workers: shared.control.clone(),
+        listeners: addresses.count(),
+    };
     admin::start(sockets.admin, args.admin_level, controls)?;
 
     let draining = shared.draining.clone();
@@ -206,6 +212,13 @@ impl Sockets {
                 .map(Listener::address)
                 .collect::<io::Result<_>>()?,
         })
+    }
+}
+
+impl Addresses {
+    fn count(&self) -> usize {
+        // Statistics and gossip have one each.
+        self.http.len() + self.admin.len() + 2
     }
 }
 

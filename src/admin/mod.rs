@@ -3,33 +3,45 @@
 //!
 //! A connection's bytes become lines ([`session`]), a line becomes commands
 //! ([`line`](mod@line)), a command's words are read ([`command`]) and carried out
-//! ([`exec`]). The texts are `HAProxy`'s own, to the letter, since its clients
+//! ([`exec`]). What operators want of a server goes to every load balancer
+//! ([`exec::set`]), whoever asks for it. The texts are `HAProxy`'s own, to the letter, since its clients
 //! compare them.
 
+mod absent;
 pub mod address;
+pub mod answer;
+mod arguments;
 pub mod client;
 pub mod command;
 pub mod exec;
+mod fleet;
 mod info;
 pub mod level;
 pub mod line;
 pub mod listen;
+mod number;
+mod server_arguments;
+mod server_connections;
 mod server_state;
 pub mod session;
+mod show;
+mod verbs;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     time::sleep,
 };
 
 pub use self::{address::Address, level::Level, listen::Listener};
 use crate::{
     membership::{Name, Wish},
-    net, stats,
+    net,
+    pool::Input,
+    proxy, stats,
 };
 
 /// Connections at a time: many scripts and a few people, and a bound on what
@@ -47,8 +59,34 @@ pub type Declare = Box<dyn Fn(&Name, &Name, Wish) -> Result<(), String> + Send +
 pub struct Controls {
     /// What they show.
     pub source: Arc<stats::Source>,
-    /// What they change.
+    /// What they change at every load balancer.
     pub declare: Declare,
+    /// The pool here, for what concerns this load balancer alone.
+    pub inputs: mpsc::Sender<Input>,
+    /// The workers here.
+    pub workers: proxy::Control,
+    /// How many addresses the process listens on.
+    pub listeners: usize,
+}
+
+impl Controls {
+    /// Tells the pool something.
+    async fn tell(&self, input: Input) -> Result<(), String> {
+        let told = self.inputs.send(input).await;
+        told.map_err(|_| "The load balancer is ending.".to_owned())
+    }
+
+    /// Controls of a balancer that nothing runs behind, for tests.
+    #[cfg(test)]
+    fn over(source: Arc<stats::Source>) -> Self {
+        Self {
+            source,
+            declare: Box::new(|_, _, _| Ok(())),
+            inputs: mpsc::channel(1).0,
+            workers: proxy::Control::default(),
+            listeners: 3,
+        }
+    }
 }
 
 impl fmt::Debug for Controls {
@@ -151,10 +189,7 @@ mod tests {
         let Address::Tcp(addr) = listener.address().unwrap() else {
             panic!("a TCP address");
         };
-        let controls = Controls {
-            source: fixture::source(),
-            declare: Box::new(|_, _, _| Ok(())),
-        };
+        let controls = Controls::over(fixture::source());
         start(vec![listener], None, controls).unwrap();
         let mut flood = Vec::new();
         for _ in 0..MOST_CONNECTIONS {

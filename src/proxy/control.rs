@@ -63,8 +63,8 @@ pub enum Which {
 
 #[derive(Debug, Clone)]
 pub(super) enum Question {
-    List(mpsc::UnboundedSender<Vec<Session>>),
-    End(Which, mpsc::UnboundedSender<Vec<Session>>),
+    List(mpsc::Sender<Vec<Session>>),
+    End(Which, mpsc::Sender<Vec<Session>>),
 }
 
 impl Default for Control {
@@ -116,9 +116,11 @@ impl Control {
 
     async fn ask(
         &self,
-        question: impl FnOnce(mpsc::UnboundedSender<Vec<Session>>) -> Question,
+        question: impl FnOnce(mpsc::Sender<Vec<Session>>) -> Question,
     ) -> Vec<Session> {
-        let (sender, mut answers) = mpsc::unbounded_channel();
+        // Each worker answers once.
+        let workers = self.questions.receiver_count().max(1);
+        let (sender, mut answers) = mpsc::channel(workers);
         if self.questions.send(question(sender)).is_err() {
             return Vec::new();
         }
@@ -218,7 +220,7 @@ impl Connections {
             Question::End(which, to) => (self.end(which), to),
         };
         // Who asked may have given up.
-        to.send(sessions).ok();
+        to.try_send(sessions).ok();
     }
 
     fn list(&self, is_meant: impl Fn(&Session) -> bool) -> Vec<Session> {

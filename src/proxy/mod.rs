@@ -40,6 +40,7 @@ use tower::retry::budget::TpsBudget;
 pub use self::{
     access_log::AccessLog,
     control::{Control, Session, Which},
+    upstream::IDLE,
     watch::Timeouts,
 };
 use self::{

@@ -42,7 +42,7 @@ use crate::{
 /// How long a connection may lie idle when the server does not say: Node.js
 /// and Apache close theirs after 5 s, and a request that crosses that close
 /// on its way is lost unless it may be repeated.
-const IDLE: Duration = Duration::from_secs(4);
+pub const IDLE: Duration = Duration::from_secs(4);
 
 /// How much earlier than the server says a connection is given up.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
