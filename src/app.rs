@@ -117,6 +117,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         gossip_keyed: keyed,
         log_lines_dropped: log_dropped,
         draining: Arc::clone(&ending),
+        accepts: accepts(shared.control.clone()),
         auth: args
             .stats_auth
             .clone()
@@ -131,7 +132,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         workers: shared.control.clone(),
         listeners: addresses.count(),
     };
-    admin::start(sockets.admin, args.admin_level, controls)?;
+    let _socket_files = admin::start(sockets.admin, args.admin_level, controls)?;
 
     let draining = shared.draining.clone();
     let workers = start_workers(sockets.http, &shared)?;
@@ -189,8 +190,9 @@ impl Sockets {
         Ok(Self {
             http: http.map_err(|(addr, err)| busy("--http", addr, &err))?,
             admin: args
-                .admin
-                .iter()
+                .admin_addresses()
+                .map_err(|why| anyhow!(why))?
+                .into_iter()
                 .map(|addr| Listener::bind(addr).map_err(|err| busy("--admin", addr, &err)))
                 .collect::<anyhow::Result<_>>()?,
             stats: net::bind_alone(args.stats).map_err(busy_at("--stats", args.stats))?,
@@ -231,8 +233,12 @@ impl fmt::Display for Addresses {
         let Self { stats, gossip, .. } = self;
         write!(
             f,
-            ", shows itself on http://{stats}/, gossips on {gossip} and is steered on"
+            ", shows itself on http://{stats}/, gossips on {gossip} and "
         )?;
+        if self.admin.is_empty() {
+            return f.write_str("takes no commands");
+        }
+        f.write_str("is steered on")?;
         self.admin.iter().try_for_each(|addr| write!(f, " {addr}"))
     }
 }
@@ -334,6 +340,10 @@ async fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
         }
     });
     joined.await.ok();
+}
+
+fn accepts(control: proxy::Control) -> stats::Accepts {
+    Box::new(move || control.is_accepting())
 }
 
 fn list_members(gossip: Gossip) -> stats::Members {

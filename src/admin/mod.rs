@@ -36,7 +36,11 @@ use tokio::{
     time::sleep,
 };
 
-pub use self::{address::Address, level::Level, listen::Listener};
+pub use self::{
+    address::Address,
+    level::Level,
+    listen::{Listener, SocketFiles},
+};
 use crate::{
     membership::{Name, Wish},
     net,
@@ -98,8 +102,16 @@ impl fmt::Debug for Controls {
 }
 
 /// Takes commands on every listener, for ever. Where no `level` is given to
-/// all, each peer has its own.
-pub fn start(listeners: Vec<Listener>, level: Option<Level>, controls: Controls) -> io::Result<()> {
+/// all, each peer has its own. The socket files go with what is returned.
+pub fn start(
+    listeners: Vec<Listener>,
+    level: Option<Level>,
+    controls: Controls,
+) -> io::Result<SocketFiles> {
+    let mut files = SocketFiles::default();
+    for listener in &listeners {
+        files.add(listener);
+    }
     let door = Door {
         level,
         controls: Arc::new(controls),
@@ -115,7 +127,7 @@ pub fn start(listeners: Vec<Listener>, level: Option<Level>, controls: Controls)
             }
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 /// Who comes in, and with what say.
@@ -190,7 +202,7 @@ mod tests {
             panic!("a TCP address");
         };
         let controls = Controls::over(fixture::source());
-        start(vec![listener], None, controls).unwrap();
+        let _files = start(vec![listener], None, controls).unwrap();
         let mut flood = Vec::new();
         for _ in 0..MOST_CONNECTIONS {
             let (stream, said) = ask(addr).await;

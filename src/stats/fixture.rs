@@ -151,6 +151,7 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
         gossip_keyed: false,
         log_lines_dropped: Arc::default(),
         draining: Arc::default(),
+        accepts: Box::new(|| true),
         auth: None,
     }
 }

@@ -21,7 +21,7 @@ pub mod server;
 
 pub use self::{
     server::run,
-    source::{Figure, FigureKind, Members, Process, Source, sample},
+    source::{Accepts, Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},
 };
 

@@ -179,6 +179,8 @@ fn too_many_followers() -> Response<Body> {
 fn readiness(source: &Source, rows: &Rows) -> Response<Body> {
     let reason = if source.is_draining() {
         "stopping: no new connections are accepted"
+    } else if !(source.accepts)() {
+        "the frontend is disabled: no new connections are accepted"
     } else if rows.footing.serves() {
         return text(StatusCode::OK, "ready\n");
     } else {

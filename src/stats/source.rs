@@ -45,6 +45,8 @@ pub struct Source {
     pub log_lines_dropped: Arc<Counter>,
     /// Set once the process takes no new connections.
     pub draining: Arc<AtomicBool>,
+    /// Whether client connections are accepted, as far as operators want that.
+    pub accepts: Accepts,
     /// User and password, where the page asks for them.
     pub auth: Option<(String, String)>,
 }
@@ -65,6 +67,9 @@ impl fmt::Debug for Source {
             .finish_non_exhaustive()
     }
 }
+
+/// Whether client connections are accepted.
+pub type Accepts = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Lists the members that gossip knows now.
 pub type Members = Box<dyn Fn() -> Arc<Vec<MemberView>> + Send + Sync>;

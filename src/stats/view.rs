@@ -385,7 +385,7 @@ pub fn rows(source: &Source, now: Instant) -> Rows {
 
 fn frontend_row(source: &Source) -> StatRow {
     let counters = &source.totals.frontend;
-    let status = if source.is_draining() {
+    let status = if source.is_draining() || !(source.accepts)() {
         RowStatus::Stop
     } else {
         RowStatus::Open
