@@ -40,7 +40,7 @@ pub(super) const VERBS: &[Verb] = &[
     verb("show ssl crt-list", |args| lists(args, "", "didn't find the specified filename")),
     verb("get map", |args| keyed(args, "Missing map identifier and/or key.", NO_MAP)),
     verb("get acl", |args| keyed(args, "Missing ACL identifier and/or key.", NO_ACL)),
-    verb("get var", |args| named(args, "Expects a variable name.", "Variable not found")),
+    verb("get var", |args| named(args, "Expects a variable name.", "Variable not found.")),
     verb("add map", |args| keyed(args, "'add map' expects three parameters (map identifier, key and value) or one parameter (map identifier) and a payload", NO_MAP)),
     verb("add acl", |args| keyed(args, "'add acl' expects two parameters: ACL identifier and pattern.", NO_ACL)),
     verb("set map", |args| keyed(args, "'set map' expects three parameters: map identifier, key and value.", NO_MAP)),

@@ -14,8 +14,9 @@ use crate::stats::{
 };
 
 /// The `HAProxy` whose runtime API this is, and its date. Clients read it from
-/// `Version` and leave out what an older one could not do, such as draining.
-const HAPROXY: &str = "3.5";
+/// `Version` and leave out what an older one could not do, such as draining;
+/// they want three numbers.
+const HAPROXY: &str = "3.5.0";
 const HAPROXY_DATE: &str = "2026/08/21";
 
 /// `HAProxy`'s version that this speaks as, then our own.
@@ -147,7 +148,7 @@ mod tests {
     fn it_says_that_it_is_haproxy_first_and_the_truth_later() {
         let info = shown(Listing::Plain, false);
         assert_eq!(info.lines().next(), Some("Name: HAProxy"));
-        assert!(info.contains("\nVersion: 3.5-tidings-0.1.0\n"), "{info}");
+        assert!(info.contains("\nVersion: 3.5.0-tidings-0.1.0\n"), "{info}");
         assert!(info.contains("\ndescription: Tidings 0.1.0,"), "{info}");
     }
 
