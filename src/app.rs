@@ -125,13 +125,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     });
     start_statistics(sockets.stats, Arc::clone(&source))?;
     let declare = declare(gossip.clone());
-    let controls = admin::Controls {
+    let controls = Arc::new(admin::Controls {
         source,
         declare,
         inputs: shared.inputs.clone(),
         workers: shared.control.clone(),
         listeners: addresses.count(),
-    };
+    });
     let _socket_files = admin::start(sockets.admin, args.admin_level, controls)?;
 
     let draining = shared.draining.clone();

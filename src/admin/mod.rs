@@ -106,7 +106,7 @@ impl fmt::Debug for Controls {
 pub fn start(
     listeners: Vec<Listener>,
     level: Option<Level>,
-    controls: Controls,
+    controls: Arc<Controls>,
 ) -> io::Result<SocketFiles> {
     let mut files = SocketFiles::default();
     for listener in &listeners {
@@ -114,7 +114,7 @@ pub fn start(
     }
     let door = Door {
         level,
-        controls: Arc::new(controls),
+        controls,
         places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
     };
     for listener in listeners {
@@ -201,7 +201,7 @@ mod tests {
         let Address::Tcp(addr) = listener.address().unwrap() else {
             panic!("a TCP address");
         };
-        let controls = Controls::over(fixture::source());
+        let controls = Arc::new(Controls::over(fixture::source()));
         let _files = start(vec![listener], None, controls).unwrap();
         let mut flood = Vec::new();
         for _ in 0..MOST_CONNECTIONS {

@@ -26,8 +26,8 @@ backend = lb.backend("nodes")
 assert backend.status == "UP" and backend.iid == 4
 server = backend.server("s1")
 assert server.status == "no check", server.status
-assert server.sid == 1 and server.weight == 1
-assert server.address == "127.0.0.1" and server.port == 1
+assert server.sid == 1 and int(server.weight) == 1
+assert server.address == "127.0.0.1" and int(server.port) == 1
 for state, status in [
     ("drain", "DRAIN"),
     ("maint", "MAINT"),
@@ -37,17 +37,17 @@ for state, status in [
 ]:
     assert server.setstate(state), state
     assert lb.server("s1", backend="nodes")[0].status == status, (state, server.status)
-assert server.setweight(7) and server.weight == 7
-assert server.setweight("100%") and server.weight == 1
+assert server.setweight(7) and int(server.weight) == 7
+assert server.setweight("100%") and int(server.weight) == 1
 assert server.shutdown()
 server.address = "127.0.0.5"
 assert server.address == "127.0.0.5"
 try:
-    server.setweight(300)
-    raise AssertionError("300 is too heavy")
-except (CommandFailed, ValueError):
+    backend.server("s1").setweight("x%")
+    raise AssertionError("x% is no weight")
+except CommandFailed:
     pass
 assert lb.clearcounters() and lb.clearcounters(all=True)
-assert lb.command("show cli level") == "admin"
+assert lb.command("show cli level")[0][1] == ["admin"]
 assert lb.errors()[0][1][0].startswith("Total events captured"), lb.errors()
 print("ok")
