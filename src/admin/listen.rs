@@ -174,12 +174,17 @@ mod tests {
         };
         let first = Listener::bind(&scratch.address()).unwrap();
         let of_first = files(&first);
-        drop(first);
-        let second = Listener::bind(&scratch.address()).unwrap();
-        let of_second = files(&second);
+        // Beside the first, so that it is surely another file.
+        let other = scratch.0.join("other.sock");
+        let second = Listener::bind(&Address::Unix(other.clone())).unwrap();
+        fs::rename(other, &path).unwrap();
         drop(of_first);
         assert!(path.exists());
-        drop(of_second);
+        drop(second);
+        fs::remove_file(&path).unwrap();
+
+        let third = Listener::bind(&scratch.address()).unwrap();
+        drop(files(&third));
         assert!(!path.exists());
     }
 
