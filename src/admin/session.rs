@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Controls, Level,
     answer::{Answer, Grade, Outcome},
-    command::{self, Command, Mode, Prompt, Refusal, Severity},
+    command::{self, Command, Mode, Prompt, Refusal, Severity, Target},
     exec,
     line::{self, MOST_WORDS, Words},
 };
@@ -148,19 +148,7 @@ impl<'a> Session<'a> {
                     self.goes_on = false;
                     return Ok(());
                 }
-                Ok(Command::Wait(time, server)) => {
-                    let (waiting, interrupted) = (
-                        exec::wait(time, server.as_ref(), self.controls),
-                        interrupted(from),
-                    );
-                    tokio::select! {
-                        outcome = waiting => outcome,
-                        interrupted = interrupted => {
-                            interrupted?;
-                            Err("Interrupted.".to_owned())
-                        }
-                    }
-                }
+                Ok(Command::Wait(time, server)) => self.wait(time, server.as_ref(), from).await?,
                 Ok(command) => self.carry_out(command).await,
                 Err(outcome) => outcome,
             };
@@ -195,6 +183,22 @@ impl<'a> Session<'a> {
             }
             if size > LARGEST_PAYLOAD {
                 return Ok(false);
+            }
+        }
+    }
+
+    /// Waits for what the client wants to wait for, or until it says more.
+    async fn wait(
+        &self,
+        time: Duration,
+        server: Option<&Target>,
+        from: &mut (impl AsyncBufRead + Unpin),
+    ) -> io::Result<Outcome> {
+        tokio::select! {
+            outcome = exec::wait(time, server, self.controls) => Ok(outcome),
+            interrupted = interrupted(from) => {
+                interrupted?;
+                Ok(Err("Interrupted.".to_owned()))
             }
         }
     }
