@@ -36,7 +36,7 @@ pub(crate) fn ask(addr: SocketAddr, line: &str) -> String {
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
-    writeln!(stream, "{line}").unwrap();
+    stream.write_all(format!("{line}\n").as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -69,7 +69,8 @@ impl HaProxy {
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
-        writeln!(stream, "{line}").unwrap();
+        // At once: it may answer, and close, before the rest of a line is there.
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
