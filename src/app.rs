@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::Duration,
@@ -23,16 +23,15 @@ use tracing::{error, info};
 
 use crate::{
     admin::{self, Address, Declare, Listener},
-    cli::serve::{LogFormat, ServeArgs},
+    cli::serve::ServeArgs,
     counters::{Counter, unix_seconds},
-    gossip::{self, DropReason},
-    health, host, keys,
-    lines::Lines,
+    gossip, health, host, keys,
     membership::{MemberEvent, Meta, Name, Role},
     net,
     pool::{Input, Reader, Writer, state::State},
-    proxy::{self, AccessLog, Shared},
-    stats::{self, Figure, FigureKind},
+    proxy::{self, AccessLog, Format, Names, Shared},
+    stats,
+    syslog::Syslog,
 };
 
 /// The frontend's name, which scripts know.
@@ -50,11 +49,14 @@ const MEMBER_EVENTS: usize = 256;
 type Gossip = Arc<OnceLock<gossip::Handle>>;
 
 /// Runs the load balancer until it is told to end.
-pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
         host::die_with_parent();
     }
-    let node = args.name.clone().unwrap_or_else(host::name);
+    let node = match args.name.clone() {
+        Some(name) => name,
+        None => host::name().await,
+    };
     let workers = args.workers.map_or_else(host::cores, |n| n.get().into());
     // All sockets first: a port in use is an error at start, not later.
     let sockets = Sockets::bind(&args, workers)?;
@@ -83,25 +85,18 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         gossip.clone(),
     ));
 
-    let log_dropped = Arc::new(Counter::default());
-    let (access_log, log_writer) = start_log(args.access_log, &log_dropped)?;
+    let settings = args.settings();
+    let log_dropped = syslog.as_ref().map(Syslog::dropped).unwrap_or_default();
+    let format = args.access_log.format();
+    let (access_log, log_writer) = start_log(format, &settings, syslog.as_ref(), &log_dropped)?;
     let shared = Shared {
-        settings: Arc::new(args.settings()),
+        settings: Arc::new(settings),
         pool,
         inputs,
         totals: Arc::default(),
         access_log,
         draining: CancellationToken::new(),
         control: proxy::Control::default(),
-    };
-    let process = stats::Process {
-        version: env!("CARGO_PKG_VERSION"),
-        node: node.to_string(),
-        pid: std::process::id(),
-        workers,
-        started: Instant::now(),
-        started_unix: unix_seconds(),
-        http: addresses.http.clone(),
     };
     let ending = Arc::new(AtomicBool::new(false));
     let source = Arc::new(stats::Source {
@@ -110,10 +105,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         service: args.service().clone(),
         balance: shared.settings.balance.as_str(),
         cookie: shared.settings.cookie.clone(),
-        max_connections: None,
-        process,
+        max_connections: host::max_connections(),
+        process: process(&node, workers, &addresses),
         members: list_members(gossip.clone()),
-        figures: gossip_figures(&gossip),
+        figures: stats::gossip_figures(&gossip),
         gossip_keyed: keyed,
         log_lines_dropped: log_dropped,
         draining: Arc::clone(&ending),
@@ -130,7 +125,6 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         declare,
         inputs: shared.inputs.clone(),
         workers: shared.control.clone(),
-        listeners: addresses.count(),
     });
     let _socket_files = admin::start(sockets.admin, args.admin_level, controls)?;
 
@@ -300,17 +294,25 @@ async fn advertised(args: &ServeArgs) -> SocketAddr {
 }
 
 fn start_log(
-    format: LogFormat,
+    format: Option<Format>,
+    settings: &proxy::Settings,
+    syslog: Option<&Syslog>,
     dropped: &Arc<Counter>,
 ) -> anyhow::Result<(Option<AccessLog>, Option<JoinHandle<()>>)> {
-    match format {
-        LogFormat::Off => Ok((None, None)),
-        LogFormat::Httplog => {
-            let (lines, writer) = Lines::start("access-log", io::stdout(), Arc::clone(dropped))
-                .context("cannot start the access log's thread")?;
-            Ok((Some(AccessLog::new(lines)), Some(writer)))
-        }
-    }
+    let Some(format) = format else {
+        return Ok((None, None));
+    };
+    let names = Names {
+        frontend: settings.frontend.clone(),
+        backend: settings.backend.clone(),
+    };
+    let dropped = Arc::clone(dropped);
+    let started = match syslog {
+        Some(syslog) => AccessLog::to_syslog(format, names, syslog, dropped),
+        None => AccessLog::to_stdout(format, names, dropped),
+    };
+    let (log, writer) = started.context("cannot start the access log's thread")?;
+    Ok((Some(log), Some(writer)))
 }
 
 fn start_statistics(listener: TcpListener, source: Arc<stats::Source>) -> io::Result<()> {
@@ -342,6 +344,21 @@ async fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
     joined.await.ok();
 }
 
+/// The process, as it starts.
+fn process(node: &Name, workers: usize, addresses: &Addresses) -> stats::Process {
+    stats::Process {
+        version: env!("CARGO_PKG_VERSION"),
+        node: node.to_string(),
+        pid: std::process::id(),
+        workers,
+        max_descriptors: host::max_descriptors(),
+        started: Instant::now(),
+        started_unix: unix_seconds(),
+        http: addresses.http.clone(),
+        listeners: addresses.count(),
+    }
+}
+
 fn accepts(control: proxy::Control) -> stats::Accepts {
     Box::new(move || control.is_accepting())
 }
@@ -362,69 +379,4 @@ fn declare(gossip: Gossip) -> Declare {
         Some(handle) if handle.declare(service.clone(), server.clone(), wish) => Ok(()),
         Some(_) => Err("Gossip does not take it: the load balancer is ending.".to_owned()),
     })
-}
-
-/// What `/metrics` says of gossip's packets.
-fn gossip_figures(gossip: &Gossip) -> Vec<Figure> {
-    type Read = fn(&gossip::Counters) -> &AtomicU64;
-    let figure = |name, help, label, read: Read| {
-        let gossip = gossip.clone();
-        let read = move || {
-            gossip
-                .get()
-                .map_or(0, |handle| read(handle.counters()).load(Relaxed))
-        };
-        Figure {
-            name,
-            help,
-            kind: FigureKind::Counter,
-            label,
-            read: Box::new(read),
-        }
-    };
-    let mut figures = vec![
-        figure(
-            "tidings_gossip_packets_received_total",
-            "Gossip datagrams that arrived, the dropped ones included.",
-            None,
-            |counters| &counters.received,
-        ),
-        figure(
-            "tidings_gossip_packets_sent_total",
-            "Gossip datagrams that were sent.",
-            None,
-            |counters| &counters.sent,
-        ),
-        figure(
-            "tidings_gossip_syncs_total",
-            "Member tables exchanged over TCP.",
-            None,
-            |counters| &counters.synced,
-        ),
-    ];
-    let reasons: [(&str, Read); 6] = [
-        ("foreign", |counters| counters.dropped(DropReason::Foreign)),
-        ("other_cluster", |counters| {
-            counters.dropped(DropReason::OtherCluster)
-        }),
-        ("bad_key", |counters| counters.dropped(DropReason::BadKey)),
-        ("malformed", |counters| {
-            counters.dropped(DropReason::Malformed)
-        }),
-        ("oversized", |counters| {
-            counters.dropped(DropReason::Oversized)
-        }),
-        ("table_full", |counters| {
-            counters.dropped(DropReason::TableFull)
-        }),
-    ];
-    figures.extend(reasons.map(|(reason, read)| {
-        figure(
-            "tidings_gossip_packets_dropped_total",
-            "Gossip datagrams that were dropped, by reason.",
-            Some(("reason", reason.to_owned())),
-            read,
-        )
-    }));
-    figures
 }

@@ -12,6 +12,8 @@ pub mod host;
 pub mod lines;
 pub mod membership;
 pub mod net;
+pub mod rfc3339;
+pub mod syslog;
 
 pub mod gossip;
 

@@ -15,8 +15,13 @@ use clap::{
 use tidings::{
     app,
     cli::{self, Cli, Command, admin, look},
-    gossip,
-    lines::Lines,
+    gossip, host,
+    lines::{Lines, Text},
+    syslog::{Severity, Syslog},
+};
+use tokio::runtime::{self, Runtime};
+use tracing_subscriber::{
+    filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 /// How long the end may wait for somebody to read what was said last.
@@ -27,35 +32,37 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let log = match start_logging() {
-        Ok(log) => log,
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let started = runtime.and_then(|runtime| Ok((start_logging(&cli, &runtime)?, runtime)));
+    let ((log, syslog), runtime) = match started {
+        Ok(started) => started,
         Err(err) => {
-            complain(&format!("the log's thread cannot start: {err}"));
+            complain(&format!("a thread or its runtime cannot start: {err}"));
             return ExitCode::FAILURE;
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let ended = runtime.block_on(run(cli));
-        // A host name that is still being looked up shall not hold up the end.
-        runtime.shutdown_background();
-        ended
-    });
+    let ended = runtime.block_on(run(cli, syslog.clone()));
+    // A host name that is still being looked up shall not hold up the end.
+    runtime.shutdown_background();
     let code = ended.unwrap_or_else(|err| {
+        if let Some(syslog) = &syslog {
+            syslog.say(Severity::Error, format!("{err:#}"));
+        }
         log.say(format!("tidings: {err:#}\n"));
         ExitCode::FAILURE
     });
     log.flush(LAST_WORDS);
+    if let Some(syslog) = syslog {
+        syslog.flush(LAST_WORDS);
+    }
     code
 }
 
-async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+async fn run(cli: Cli, syslog: Option<Syslog>) -> anyhow::Result<ExitCode> {
     match cli.command {
-        None => Box::pin(app::run(cli.serve)).await,
-        Some(Command::Serve(args)) => Box::pin(app::run(*args)).await,
-        Some(Command::Agent(args)) => Box::pin(cli::agent::run(*args)).await,
+        None => Box::pin(app::run(cli.serve, syslog)).await,
+        Some(Command::Serve(args)) => Box::pin(app::run(*args, syslog)).await,
+        Some(Command::Agent(args)) => Box::pin(cli::agent::run(*args, syslog)).await,
         Some(Command::Demo(args)) => Box::pin(cli::demo::run(args)).await,
         Some(Command::DemoApp(args)) => Box::pin(cli::demo::run_app(args)).await,
         Some(Command::Drain(args)) => admin::set_state(args, admin::State::Drain).await,
@@ -64,6 +71,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Weight(args)) => admin::set_weight(args).await,
         Some(Command::Servers(args)) => Box::pin(look::servers(args)).await,
         Some(Command::Members(args)) => Box::pin(look::members(args)).await,
+        Some(Command::Healthcheck(args)) => Box::pin(cli::health::run(args)).await,
         Some(Command::Keygen) => {
             print_line(&gossip::Key::generate().to_string());
             Ok(ExitCode::SUCCESS)
@@ -118,18 +126,30 @@ fn mistake(err: &clap::Error) -> String {
     }
 }
 
-/// Everything but the access log goes to stderr, one line an event, and
-/// nobody waits for it.
-fn start_logging() -> io::Result<Lines> {
-    let (lines, _writer) = Lines::start("log", io::stderr(), Arc::default())?;
-    tracing_subscriber::fmt()
+/// Everything but the access log goes to stderr, one line an event, and to
+/// syslog where that is asked for. Nobody waits for either.
+fn start_logging(cli: &Cli, runtime: &Runtime) -> io::Result<(Lines, Option<Syslog>)> {
+    let (lines, _writer) = Lines::start("log", Text::to(io::stderr()), Arc::default())?;
+    let syslog = cli.syslog().map(|(target, node)| {
+        let node = node.cloned();
+        let node = node.unwrap_or_else(|| runtime.block_on(host::name()));
+        Syslog::start(target.clone(), node.as_str())
+    });
+    let syslog = syslog.transpose()?;
+    let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(lines.clone())
         .log_internal_errors(false)
         .with_target(false)
-        .with_max_level(tracing::Level::INFO)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry()
+        .with(LevelFilter::INFO)
+        .with(to_stderr)
+        .with(syslog.as_ref().map(Syslog::layer))
         .init();
-    Ok(lines)
+    if let Some(syslog) = &syslog {
+        syslog.follow()?;
+    }
+    Ok((lines, syslog))
 }
 
 /// To stdout, whoever reads it, or nobody.

@@ -116,3 +116,33 @@ fn concerns_one_connection(err: &io::Error) -> bool {
             | io::ErrorKind::Interrupted
     )
 }
+
+/// The address to use: the known one while it is among the answers, since
+/// name servers rotate them; else the first of IPv4, else the first.
+pub fn choose(answers: &[SocketAddr], known: Option<SocketAddr>) -> Option<SocketAddr> {
+    known
+        .filter(|known| answers.contains(known))
+        .or_else(|| answers.iter().find(|addr| addr.is_ipv4()).copied())
+        .or_else(|| answers.first().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn ipv4_comes_first_and_a_known_address_before_all() {
+        let answers = ["[::1]:80", "10.0.0.1:80", "10.0.0.2:80"].map(addr);
+        assert_eq!(choose(&answers, None), Some(addr("10.0.0.1:80")));
+        let known = Some(addr("10.0.0.2:80"));
+        assert_eq!(choose(&answers, known), known);
+        let moved = Some(addr("10.0.0.9:80"));
+        assert_eq!(choose(&answers, moved), Some(addr("10.0.0.1:80")));
+        assert_eq!(choose(&answers[..1], None), Some(addr("[::1]:80")));
+        assert_eq!(choose(&[], known), None);
+    }
+}

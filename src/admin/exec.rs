@@ -12,10 +12,10 @@ use super::{
     fleet, show,
 };
 use crate::{
-    counters::Counters,
+    counters::Forget,
     membership::Wish,
     pool::{Input, Server, Snapshot},
-    proxy::Which,
+    proxy::{Clearing, Which},
     stats::Source,
 };
 
@@ -165,31 +165,43 @@ pub async fn wait(time: Duration, target: Option<&Target>, controls: &Controls) 
     }
 }
 
+/// Has the workers forget what they counted, then forgets here what is shared
+/// and what the pool counts, so that whoever looks next sees it.
 async fn clear(what: &Clear, controls: &Controls) -> Outcome {
     let source = &*controls.source;
-    let totals = [&source.totals.frontend, &source.totals.backend];
     let snapshot = source.pool.load();
-    let servers = snapshot.servers.iter().map(|server| &server.live.counters);
-    let all = totals.into_iter().chain(servers);
-    let (cleared, answer) = match what {
-        Clear::Maxima => {
-            all.for_each(Counters::clear_max);
-            return Ok(Answer::silent());
-        }
-        Clear::All => {
-            all.for_each(Counters::clear);
-            (None, Answer::silent())
-        }
-        Clear::Server(target) => {
-            let server = find(target, source)?;
-            server.live.counters.clear();
-            let answer = Answer::info("Server counters cleared.");
-            (Some(server.name.clone()), answer)
-        }
+    let (forget, only) = match what {
+        Clear::Maxima => (Forget::Maxima, None),
+        Clear::All => (Forget::Everything, None),
+        Clear::Server(target) => (Forget::Everything, Some(find(target, source)?)),
     };
-    controls.tell(Input::CountersCleared(cleared)).await?;
-    shown(|now| now.generation > snapshot.generation, controls).await;
-    Ok(answer)
+    let servers = match &only {
+        Some(server) => std::slice::from_ref(server),
+        None => &*snapshot.servers,
+    };
+    let clearing = Clearing {
+        what: forget,
+        servers: servers.iter().map(|s| Arc::clone(&s.live)).collect(),
+        totals: only.is_none(),
+    };
+    if !controls.workers.clear(clearing).await {
+        return Err("A worker does not answer; its counters may be cleared later.".to_owned());
+    }
+    for server in servers {
+        server.live.counters.forget_shared(forget);
+    }
+    if only.is_none() {
+        source.totals.forget_shared(forget);
+    }
+    if forget == Forget::Everything {
+        let name = only.as_ref().map(|server| server.name.clone());
+        controls.tell(Input::CountersCleared(name)).await?;
+        shown(|now| now.generation > snapshot.generation, controls).await;
+    }
+    Ok(match only {
+        Some(_) => Answer::info("Server counters cleared."),
+        None => Answer::silent(),
+    })
 }
 
 fn set_accepting(accepts: bool, controls: &Controls) -> Outcome {

@@ -138,7 +138,7 @@ pub(super) fn is_removable(server: &Server) -> Result<(), &'static str> {
         return Err(NOT_IN_MAINTENANCE);
     }
     let counters = &server.live.counters;
-    if counters.active.get() > 0 || counters.idle.get() > 0 {
+    if counters.active.get() > 0 || counters.used() > 0 || counters.idle() > 0 {
         return Err("Server still has connections attached to it, cannot remove it.");
     }
     Ok(())

@@ -69,8 +69,6 @@ pub struct Controls {
     pub inputs: mpsc::Sender<Input>,
     /// The workers here.
     pub workers: proxy::Control,
-    /// How many addresses the process listens on.
-    pub listeners: usize,
 }
 
 impl Controls {
@@ -88,7 +86,6 @@ impl Controls {
             declare: Box::new(|_, _, _| Ok(())),
             inputs: mpsc::channel(1).0,
             workers: proxy::Control::default(),
-            listeners: 3,
         }
     }
 }

@@ -8,6 +8,9 @@ use crate::{
 /// What is not measured.
 const UNKNOWN: &str = "-";
 
+/// Idle connections that have not proved to be kept open are not told apart.
+const NONE: u32 = 0;
+
 /// Every server. Idle connections are counted for all workers together.
 pub(super) fn render(rows: &Rows, workers: usize) -> String {
     let mut out = format!(
@@ -35,13 +38,20 @@ fn line(row: &StatRow) -> String {
         sessions,
         ..
     } = row;
+    let known = |figure: Option<u32>| figure.map_or(UNKNOWN.to_owned(), |n| n.to_string());
+    let [used, needed, idle, limit] = [
+        row.used_connections,
+        row.needed_connections,
+        row.idle_connections,
+        row.idle_limit,
+    ]
+    .map(known);
     // A connection carries one request at a time.
-    let (used, most) = (sessions.now, sessions.max);
-    let idle = row.idle_connections.unwrap_or_default();
+    let (served, most) = (sessions.now, sessions.max);
     let purge_delay = IDLE.as_millis();
     format!(
-        "{proxy}/{name} {proxy_id}/{server_id} {ip} {port} - {purge_delay} {used} {used} {most} \
-         {UNKNOWN} {UNKNOWN} {UNKNOWN} {UNKNOWN} {UNKNOWN} {idle}"
+        "{proxy}/{name} {proxy_id}/{server_id} {ip} {port} - {purge_delay} {served} {used} {most} \
+         {needed} {UNKNOWN} {NONE} {idle} {limit} {idle}"
     )
 }
 
@@ -61,6 +71,9 @@ mod tests {
             words.iter().skip(1).all(|count| *count == words[0] - 1),
             "{text}"
         );
-        assert!(text.contains("\nnodes/s1 4/3 10.0.0.49 3000 - "), "{text}");
+        assert!(
+            text.contains("\nnodes/s1 4/3 10.0.0.49 3000 - 4000 0 0 0 0 - 0 0 1024 0 -\n"),
+            "{text}"
+        );
     }
 }

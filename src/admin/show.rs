@@ -31,7 +31,7 @@ const TIMELINE: &str = "timeline";
 pub(super) async fn show(what: &Show, controls: &Controls) -> Outcome {
     let source = &*controls.source;
     let text = match what {
-        Show::Info(format) => info::render(controls, *format, Instant::now()),
+        Show::Info(format) => info::render(source, *format, Instant::now()),
         Show::Stat(rows) => stat(rows, source)?,
         Show::Servers(backend) => {
             check_backend(backend.as_deref(), source)?;
@@ -67,10 +67,9 @@ fn stat(which: &Rows, source: &Source) -> Result<String, String> {
         only.is_none_or(|only| selects(only, proxy, row))
     };
     let selected = rows.iter().filter(is_meant);
-    let described = which.format.described;
     Ok(match which.format.listing {
-        Listing::Typed => typed::lines(selected, described),
-        Listing::Json => typed::json(selected, described),
+        Listing::Typed => typed::lines(selected, which.format.described),
+        Listing::Json => typed::json(selected),
         Listing::Plain => {
             let mut out = csv::header();
             selected.for_each(|row| csv::line(row, &mut out));

@@ -1,12 +1,15 @@
 //! What the agent tells the cluster of its app.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
-use super::Settings;
+use super::{Settings, status::Status};
 use crate::{
     gossip::{self, Handle, Keyring, MetaError, Sockets, StartError},
     keys,
@@ -22,6 +25,7 @@ const UNREAD: usize = 1;
 pub(super) struct Announcer {
     state: State,
     phase: Phase,
+    status: Arc<Status>,
 }
 
 #[derive(Debug)]
@@ -56,7 +60,12 @@ struct Joined {
 impl Announcer {
     /// Begins to look for the own address; what takes its time is the seeds'
     /// names, which may not resolve before somebody starts them.
-    pub(super) fn new(sockets: Sockets, keyring: Keyring, settings: Settings) -> Self {
+    pub(super) fn new(
+        sockets: Sockets,
+        keyring: Keyring,
+        settings: Settings,
+        status: Arc<Status>,
+    ) -> Self {
         let known = settings.known_address();
         let seeds = settings.seeds.clone();
         let address = tokio::spawn(async move {
@@ -75,6 +84,7 @@ impl Announcer {
                 }),
             },
             phase: Phase::Down,
+            status,
         }
     }
 
@@ -92,6 +102,8 @@ impl Announcer {
         };
         let joined = plan.join(address, self.phase)?;
         let app = joined.app;
+        // There is one node in the life of an agent.
+        self.status.gossip.set(joined.handle.clone()).ok();
         self.state = State::Joined(Box::new(joined));
         Ok(app)
     }
@@ -114,6 +126,7 @@ impl Announcer {
         if std::mem::replace(&mut self.phase, phase) == phase {
             return;
         }
+        self.status.says(phase);
         if let State::Joined(joined) = &mut self.state {
             joined.say(phase);
         }

@@ -1,6 +1,11 @@
 //! The app: the command, the process it runs as, and when it runs again.
 
-use std::{ffi::OsString, io, process, time::Duration};
+use std::{
+    ffi::OsString,
+    io, process,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
@@ -8,6 +13,8 @@ use tracing::{info, warn};
 
 use super::{
     child::{Child, Exit},
+    output::Output,
+    status::Status,
     supervisor::{Decision, Policy, Supervisor},
 };
 
@@ -27,12 +34,19 @@ pub struct Command {
 }
 
 impl Command {
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&self, output: Option<&Output>, status: &Status) -> io::Result<Child> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments);
         // The cluster's key is the agent's; an app has no use for it.
         command.env_remove("TIDINGS_GOSSIP_KEY");
-        Child::spawn(command)
+        // It may want to say who it is.
+        command.env("TIDINGS_NAME", status.name().as_str());
+        let child = match output {
+            Some(output) => Child::spawn_heard(command, output),
+            None => Child::spawn(command),
+        }?;
+        status.starts.fetch_add(1, Relaxed);
+        Ok(child)
     }
 }
 
@@ -40,10 +54,12 @@ impl Command {
 #[derive(Debug)]
 pub(super) struct App {
     command: Command,
+    output: Option<Output>,
     supervisor: Supervisor,
     state: State,
     /// The present process has been told to end.
     told: bool,
+    status: Arc<Status>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,14 +74,22 @@ enum State {
 }
 
 impl App {
-    /// Starts it for the first time.
-    pub(super) fn start(command: Command, policy: Policy) -> io::Result<Self> {
-        let child = command.spawn()?;
+    /// Starts it for the first time. What it says goes through `output`, or
+    /// where the agent's own output goes.
+    pub(super) fn start(
+        command: Command,
+        policy: Policy,
+        output: Option<Output>,
+        status: Arc<Status>,
+    ) -> io::Result<Self> {
+        let child = command.spawn(output.as_ref(), &status)?;
         Ok(Self {
             command,
+            output,
             supervisor: Supervisor::new(policy, Instant::now()),
             state: State::Running(child),
             told: false,
+            status,
         })
     }
 
@@ -137,6 +161,7 @@ impl App {
         let patience = if std::mem::replace(&mut self.told, true) {
             STOP
         } else {
+            self.status.failures.fetch_add(1, Relaxed);
             child.signal(Signal::TERM);
             REST
         };
@@ -172,7 +197,7 @@ impl App {
         let now = Instant::now();
         self.told = false;
         self.supervisor.started(now);
-        match self.command.spawn() {
+        match self.command.spawn(self.output.as_ref(), &self.status) {
             Ok(child) => self.state = State::Running(child),
             Err(err) => {
                 warn!("{}: {err}", self.command.program.display());

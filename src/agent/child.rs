@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     os::unix::process::CommandExt,
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
 };
 
 use rustix::process::{
@@ -11,6 +11,8 @@ use rustix::process::{
 };
 use tokio::signal::unix::{self, SignalKind};
 use tracing::debug;
+
+use super::output::Output;
 
 /// A process in a group of its own.
 ///
@@ -23,17 +25,30 @@ pub struct Child {
 
 impl Child {
     /// Starts a command. Its output goes where this process's output goes.
-    pub fn spawn(mut command: Command) -> io::Result<Self> {
+    pub fn spawn(command: Command) -> io::Result<Self> {
+        Self::start(command).map(|(child, _)| child)
+    }
+
+    /// Starts a command whose output goes through `output`.
+    pub(super) fn spawn_heard(mut command: Command, output: &Output) -> io::Result<Self> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (child, mut process) = Self::start(command)?;
+        if let (Some(stdout), Some(stderr)) = (process.stdout.take(), process.stderr.take()) {
+            output.follow(process.id(), stdout, stderr)?;
+        }
+        Ok(child)
+    }
+
+    fn start(mut command: Command) -> io::Result<(Self, process::Child)> {
         command.process_group(0);
         // A group in the background that reads from the terminal is stopped.
         if io::stdin().is_terminal() {
             command.stdin(Stdio::null());
         }
-        let child = command.spawn()?;
+        let process = command.spawn()?;
         // Not waited for here: the reaper takes every child.
-        Ok(Self {
-            pid: Pid::from_child(&child),
-        })
+        let pid = Pid::from_child(&process);
+        Ok((Self { pid }, process))
     }
 
     /// Its process id.

@@ -8,7 +8,10 @@ mod announcer;
 mod app;
 pub mod child;
 mod local_check;
+mod output;
 mod signals;
+mod stats;
+mod status;
 mod supervisor;
 mod traffic;
 
@@ -19,12 +22,17 @@ use std::{
     ops::ControlFlow,
     pin::pin,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use self::{
@@ -32,7 +40,9 @@ use self::{
     app::{App, STOP},
     child::{Exit, Reaper},
     local_check::LocalCheck,
+    output::Output,
     signals::Signals,
+    status::Status,
     supervisor::Decision,
 };
 pub use self::{app::Command, supervisor::Policy};
@@ -42,7 +52,9 @@ use crate::{
     gossip::{DEFAULT_PORT, Seed, Sockets, StartError},
     keys,
     membership::{Name, Phase},
+    net,
     pool::server::Check,
+    syslog::Syslog,
 };
 
 /// A draining server without a connection for this long has no traffic left:
@@ -58,6 +70,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// How long the kernel may take to end what it is told to kill.
 const KILL: Duration = Duration::from_secs(1);
+
+/// How long the end may wait for somebody to read what the app said last.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What an agent is to do.
 #[derive(Debug, Clone)]
@@ -81,6 +96,8 @@ pub struct Settings {
     pub seeds: Vec<Seed>,
     /// Where to speak gossip; `None`: at port 7946 if that is free.
     pub gossip: Option<SocketAddr>,
+    /// Where to answer for the app's state over HTTP.
+    pub stats: Option<SocketAddr>,
     /// The cluster to take part in, and its keys.
     pub gossip_args: GossipArgs,
     /// How long leaving may take, from the signal to the app's own.
@@ -89,6 +106,8 @@ pub struct Settings {
     pub restart: Policy,
     /// The app; `None`: somebody else runs it.
     pub command: Option<Command>,
+    /// Where what the app says is sent as well.
+    pub syslog: Option<Syslog>,
 }
 
 impl Settings {
@@ -105,11 +124,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     settings.check()?;
     let keyring = keys::keyring(&settings.gossip_args)?;
     let sockets = bind(settings.gossip)?;
+    let status = Status::new(settings.name.clone(), settings.service.clone());
+    let _stats = start_stats(settings.stats, &status)?;
     // Before there is a child, or its end could be missed.
     let reaper = Reaper::new().context("the ends of children cannot be seen")?;
     let signals = Signals::listen().context("signals cannot be received")?;
     child::adopt_orphans();
-    let app = match start_app(&settings) {
+    let output = start_output(&settings)?;
+    let app = match start_app(&settings, output.clone(), &status) {
         Ok(app) => app,
         Err(exit) => return Ok(exit.code().into()),
     };
@@ -119,7 +141,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         local_check: None,
         app,
         drain: settings.drain,
-        announcer: Announcer::new(sockets, keyring, settings),
+        announcer: Announcer::new(sockets, keyring, settings, status),
         reaper,
         signals,
     };
@@ -129,16 +151,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
                 agent.leave().await;
                 agent.last_connections().await;
             }
-            agent.stop_app().await
+            Ok(agent.stop_app().await)
         }
-        End::AppOver(exit) => exit,
+        End::AppOver(exit) => Ok(exit),
         End::Failed(err) => {
             agent.stop_app().await;
-            return Err(err.into());
+            Err(err)
         }
     };
     agent.leave().await;
-    Ok(exit.code().into())
+    if let Some(output) = output {
+        output.finish(LAST_WORDS);
+    }
+    Ok(exit?.code().into())
 }
 
 /// Binds the gossip port. The default one may be another agent's on the same
@@ -159,13 +184,44 @@ fn bind(wanted: Option<SocketAddr>) -> anyhow::Result<Sockets> {
     }
 }
 
+/// Answers over HTTP until the handle is dropped, where that is asked for.
+fn start_stats(
+    addr: Option<SocketAddr>,
+    status: &Arc<Status>,
+) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
+    let Some(addr) = addr else {
+        return Ok(None);
+    };
+    let listener = net::bind_alone(addr).map_err(|err| busy("--stats", addr, &err))?;
+    let listener = TcpListener::from_std(listener).context("--stats")?;
+    let addr = listener.local_addr().context("--stats")?;
+    info!("shows itself on http://{addr}/metrics");
+    let server = stats::run(listener, Arc::clone(status));
+    Ok(Some(AbortOnDropHandle::new(tokio::spawn(server))))
+}
+
+/// Where the app's output goes, unless it goes where the agent's goes.
+fn start_output(settings: &Settings) -> anyhow::Result<Option<Output>> {
+    let start = |syslog| Output::start(syslog, settings.name.as_str());
+    let syslog = settings
+        .syslog
+        .clone()
+        .filter(|_| settings.command.is_some());
+    let output = syslog.map(start).transpose();
+    output.context("the app's output cannot be read")
+}
+
 /// Starts the app, where there is one to start.
-fn start_app(settings: &Settings) -> Result<Option<App>, Exit> {
+fn start_app(
+    settings: &Settings,
+    output: Option<Output>,
+    status: &Arc<Status>,
+) -> Result<Option<App>, Exit> {
     let Some(command) = settings.command.clone() else {
         return Ok(None);
     };
     let program = command.program.clone();
-    App::start(command, settings.restart)
+    App::start(command, settings.restart, output, Arc::clone(status))
         .map(Some)
         .map_err(|err| {
             error!("{} cannot be run: {err}", program.display());
@@ -428,7 +484,6 @@ async fn changed(local_check: &mut Option<LocalCheck>) -> bool {
 mod tests {
     use rustix::process::{getpid, kill_process};
     use tokio::sync::mpsc;
-    use tokio_util::task::AbortOnDropHandle;
 
     use super::{child::tests::alone, *};
     use crate::{
@@ -492,6 +547,7 @@ mod tests {
             check: None,
             tags: BTreeMap::new(),
             seeds: vec![observer.node.local().addr.to_string().parse().unwrap()],
+            stats: None,
             gossip: Some("127.0.0.1:0".parse().unwrap()),
             gossip_args: GossipArgs {
                 cluster: "test".parse().unwrap(),
@@ -504,6 +560,7 @@ mod tests {
                 program: "sleep".into(),
                 arguments: vec!["60".into()],
             }),
+            syslog: None,
         }
     }
 

@@ -51,6 +51,11 @@ impl Tried {
         self.0.contains(&life)
     }
 
+    /// All of them.
+    pub fn lives(&self) -> &[Life] {
+        &self.0
+    }
+
     /// Whether none was tried.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -54,10 +54,10 @@ fn without(field: &str, name: &str, value: &mut Option<String>) -> Option<String
 }
 
 /// Removes a server's own cookie of that name from its response: the name is
-/// the balancer's.
-pub fn strip(headers: &mut HeaderMap, name: &str) {
+/// the balancer's. Says whether there was one.
+pub fn strip(headers: &mut HeaderMap, name: &str) -> bool {
     if !mentions(headers, SET_COOKIE, name) {
-        return;
+        return false;
     }
     let is_ours = |field: &HeaderValue| {
         let cookie = field
@@ -67,10 +67,12 @@ pub fn strip(headers: &mut HeaderMap, name: &str) {
         cookie.is_some_and(|cookie| cookie.name() == name)
     };
     let fields: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    let all = fields.len();
     headers.remove(SET_COOKIE);
     for field in fields.into_iter().filter(|field| !is_ours(field)) {
         headers.append(SET_COOKIE, field);
     }
+    headers.get_all(SET_COOKIE).iter().count() < all
 }
 
 /// Sends the user back to `server` from now on (`insert`), and keeps shared

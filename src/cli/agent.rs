@@ -12,6 +12,7 @@ use crate::{
     host,
     membership::Name,
     pool::server::Check,
+    syslog::{self, Syslog},
 };
 
 /// Flags of `tidings agent`.
@@ -67,6 +68,14 @@ pub struct AgentArgs {
         env = "TIDINGS_RESTART"
     )]
     pub restart: Policy,
+    /// Where to answer over HTTP: /metrics, /healthz (the agent runs), /readyz
+    /// (its app takes new users) [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_STATS")]
+    pub stats: Option<SocketAddr>,
+    /// Send what the app says there too, line by line, and what the agent
+    /// says: RFC 5424 over UDP [default port: 514]
+    #[arg(long, value_name = "udp://HOST:PORT", env = "TIDINGS_SYSLOG")]
+    pub syslog: Option<syslog::Target>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub die_with_parent: bool,
@@ -108,7 +117,7 @@ pub enum LocalCheck {
 }
 
 /// Runs an agent until its end.
-pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: AgentArgs, syslog: Option<Syslog>) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
         host::die_with_parent();
     }
@@ -118,7 +127,10 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         arguments: command.collect(),
     });
     agent::run(agent::Settings {
-        name: args.name.unwrap_or_else(host::name),
+        name: match args.name {
+            Some(name) => name,
+            None => host::name().await,
+        },
         service: args.service,
         address: args.address,
         port: args.port,
@@ -130,10 +142,12 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         tags: args.tags.into_iter().collect(),
         seeds: args.join,
         gossip: args.gossip,
+        stats: args.stats,
         gossip_args: args.gossip_args,
         drain: args.drain,
         restart: args.restart,
         command,
+        syslog,
     })
     .await
 }

@@ -150,7 +150,11 @@ fn ago(seconds: &Value) -> String {
 }
 
 async fn get(args: &LookArgs, path: &str) -> anyhow::Result<String> {
-    let answer = timeout(PATIENCE, exchange(args, path)).await;
+    let answer = timeout(
+        PATIENCE,
+        exchange(&args.stats, args.stats_auth.as_ref(), path),
+    );
+    let answer = answer.await;
     let (status, body) = answer
         .map_err(|_| anyhow!("no answer within {PATIENCE:?}"))
         .flatten()
@@ -171,13 +175,18 @@ async fn get(args: &LookArgs, path: &str) -> anyhow::Result<String> {
     }
 }
 
-async fn exchange(args: &LookArgs, path: &str) -> anyhow::Result<(StatusCode, String)> {
-    let stream = TokioIo::new(TcpStream::connect(&args.stats).await?);
+/// Asks for a path, and returns the answer.
+pub(super) async fn exchange(
+    at: &str,
+    auth: Option<&Credentials>,
+    path: &str,
+) -> anyhow::Result<(StatusCode, String)> {
+    let stream = TokioIo::new(TcpStream::connect(at).await?);
     let (mut sender, connection) = http1::handshake(stream).await?;
     let mut request = Request::get(path)
-        .header(header::HOST, &args.stats)
+        .header(header::HOST, at)
         .header(header::CONNECTION, "close");
-    if let Some(Credentials { user, password }) = &args.stats_auth {
+    if let Some(Credentials { user, password }) = auth {
         let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
         request = request.header(header::AUTHORIZATION, format!("Basic {credentials}"));
     }
@@ -193,7 +202,7 @@ async fn exchange(args: &LookArgs, path: &str) -> anyhow::Result<(StatusCode, St
     answer
 }
 
-fn address(text: &str) -> Result<String, &'static str> {
+pub(super) fn address(text: &str) -> Result<String, &'static str> {
     host_and_port(text).ok_or("expected an address such as 127.0.0.1:1936 or ha:1936")
 }
 

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod agent;
 pub mod demo;
+pub mod health;
 pub mod look;
 pub mod serve;
 
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     gossip::{Key, Seed},
     membership::Name,
+    syslog,
 };
 
 /// An HTTP load balancer that learns its servers by gossip.
@@ -27,6 +29,19 @@ pub struct Cli {
     /// Flags of `serve`, which may be left out as a word.
     #[command(flatten)]
     pub serve: serve::ServeArgs,
+}
+
+impl Cli {
+    /// Where to send what is said, and the name of the node that says it.
+    pub fn syslog(&self) -> Option<(&syslog::Target, Option<&Name>)> {
+        match &self.command {
+            None => Some((self.serve.syslog.as_ref()?, self.serve.name.as_ref())),
+            Some(Command::Serve(args)) => Some((args.syslog.as_ref()?, args.name.as_ref())),
+            // An agent's name is its server's: the host has another.
+            Some(Command::Agent(args)) => Some((args.syslog.as_ref()?, None)),
+            Some(_) => None,
+        }
+    }
 }
 
 /// The subcommands.
@@ -50,6 +65,8 @@ pub enum Command {
     Servers(look::LookArgs),
     /// List the members of the cluster
     Members(look::LookArgs),
+    /// Ask a load balancer or agent whether it is well; the exit code says so
+    Healthcheck(health::HealthArgs),
     /// Print a new gossip key
     Keygen,
     /// The toy server that `demo` runs.

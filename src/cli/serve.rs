@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use http::{Method, uri::PathAndQuery};
 
 use super::{GossipArgs, duration, seed};
@@ -21,7 +21,8 @@ use crate::{
         server::Check,
         state::{CheckPlan, StaticServer},
     },
-    proxy::{Settings, Timeouts},
+    proxy::{Format, Settings, Timeouts},
+    syslog,
 };
 
 /// Flags of the load balancer.
@@ -71,7 +72,7 @@ pub struct ServeArgs {
     /// Worker threads that serve traffic [default: one a core]
     #[arg(long, value_name = "N", env = "TIDINGS_WORKERS")]
     pub workers: Option<NonZeroU16>,
-    /// Access log on stdout
+    /// What is logged of each request, on stdout or to --syslog
     #[arg(
         long,
         value_name = "FORMAT",
@@ -79,6 +80,13 @@ pub struct ServeArgs {
         env = "TIDINGS_ACCESS_LOG"
     )]
     pub access_log: LogFormat,
+    /// Send the access log there instead of to stdout, and what is said on
+    /// stderr there as well: RFC 5424 over UDP [default port: 514]
+    #[arg(long, value_name = "udp://HOST:PORT", env = "TIDINGS_SYSLOG")]
+    pub syslog: Option<syslog::Target>,
+    /// Say in each response why its request went where it went (X-LB-Why)
+    #[arg(long, env = "TIDINGS_EXPLAIN", value_parser = BoolishValueParser::new())]
+    pub explain: bool,
     /// On SIGTERM, let open requests finish for this long
     #[arg(
         long,
@@ -313,6 +321,7 @@ impl ServeArgs {
             balance: *balance,
             cookie: cookie.0.clone(),
             retries: *retries,
+            explain: self.explain,
             observe: *observe == Switch::On,
             timeouts: Timeouts {
                 connect: self.timeouts.timeout_connect,
@@ -327,11 +336,13 @@ impl ServeArgs {
     }
 }
 
-/// What goes to stdout for each request.
+/// What is logged of each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// HAProxy's `option httplog`
     Httplog,
+    /// One JSON object a line
+    Json,
     /// Nothing
     Off,
 }
@@ -359,6 +370,17 @@ impl FromStr for AdminArg {
         match text {
             "off" => Ok(Self::Off),
             _ => text.parse().map(Self::At),
+        }
+    }
+}
+
+impl LogFormat {
+    /// How requests are written down, if they are.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Self::Httplog => Some(Format::Httplog),
+            Self::Json => Some(Format::Json),
+            Self::Off => None,
         }
     }
 }
@@ -651,6 +673,7 @@ mod tests {
             ("--advertise", "ha", "such as 10.0.0.5"),
             ("--admin", "9999", "unix:/run/tidings.sock"),
             ("--stats-auth", "admin", "such as admin:secret"),
+            ("--syslog", "logs:514", "such as udp://10.0.0.9:514"),
             ("--join", "", "HOST:PORT"),
             ("--gossip-key", "x", "tidings keygen"),
         ] {

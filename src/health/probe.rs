@@ -7,6 +7,7 @@ use http::{Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -24,9 +25,13 @@ const USER_AGENT: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 pub async fn probe(addr: SocketAddr, check: &Check, host: &str, limit: Duration) -> CheckReport {
     let started = Instant::now();
     let deadline = started + limit;
+    let mut info = None;
     let (code, http_status) = match timeout_at(deadline, connect(addr)).await {
         Err(_) => (CheckCode::L4Timeout, None),
-        Ok(Err(_)) => (CheckCode::L4Connection, None),
+        Ok(Err(err)) => {
+            info = Some(in_words(&err));
+            (CheckCode::L4Connection, None)
+        }
         Ok(Ok(stream)) => match request(check, host) {
             None => (CheckCode::L4Ok, None),
             Some(request) => timeout_at(deadline, exchange(stream, request))
@@ -37,6 +42,7 @@ pub async fn probe(addr: SocketAddr, check: &Check, host: &str, limit: Duration)
     CheckReport {
         code,
         http_status,
+        info,
         took: started.elapsed(),
     }
 }
@@ -46,9 +52,15 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     // On one host the kernel may lend us the very port that we call, and TCP
     // then connects the socket to itself. Nobody listens there.
     if stream.local_addr()? == addr {
-        return Err(io::ErrorKind::ConnectionRefused.into());
+        return Err(Errno::CONNREFUSED.into());
     }
     Ok(stream)
+}
+
+/// `Connection refused`, without the number.
+fn in_words(err: &io::Error) -> Box<str> {
+    let text = err.to_string();
+    text.split(" (os error").next().unwrap_or(&text).into()
 }
 
 /// The request that a check sends, if it sends one.
@@ -166,6 +178,7 @@ mod tests {
         for check in [Check::Tcp, http()] {
             let report = probe(addr, &check, "", PATIENT).await;
             assert_eq!(report.code, CheckCode::L4Connection);
+            assert_eq!(report.info.as_deref(), Some("Connection refused"));
         }
     }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::{net::lookup_host, sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
-use crate::{membership::Name, pool::Input};
+use crate::{membership::Name, net, pool::Input};
 
 /// Time between two looks at a name that resolves: a container that is made
 /// anew gets another address, and name servers cache for about as long.
@@ -62,37 +62,12 @@ async fn resolve(target: &str, known: Option<SocketAddr>) -> Result<SocketAddr, 
         .await
         .map_err(|err| err.to_string())?
         .collect();
-    choose(&answers, known).ok_or_else(|| "the answer is empty".into())
-}
-
-/// The address to use: the known one while it is among the answers, since
-/// name servers rotate them; else the first of IPv4, else the first.
-fn choose(answers: &[SocketAddr], known: Option<SocketAddr>) -> Option<SocketAddr> {
-    known
-        .filter(|known| answers.contains(known))
-        .or_else(|| answers.iter().find(|addr| addr.is_ipv4()).copied())
-        .or_else(|| answers.first().copied())
+    net::choose(&answers, known).ok_or_else(|| "the answer is empty".into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn addr(text: &str) -> SocketAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn ipv4_comes_first_and_a_known_address_before_all() {
-        let answers = ["[::1]:80", "10.0.0.1:80", "10.0.0.2:80"].map(addr);
-        assert_eq!(choose(&answers, None), Some(addr("10.0.0.1:80")));
-        let known = Some(addr("10.0.0.2:80"));
-        assert_eq!(choose(&answers, known), known);
-        let moved = Some(addr("10.0.0.9:80"));
-        assert_eq!(choose(&answers, moved), Some(addr("10.0.0.1:80")));
-        assert_eq!(choose(&answers[..1], None), Some(addr("[::1]:80")));
-        assert_eq!(choose(&[], known), None);
-    }
 
     #[tokio::test]
     async fn a_host_name_is_resolved_and_a_literal_left_alone() {

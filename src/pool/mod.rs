@@ -8,8 +8,10 @@ mod quarantine;
 pub mod rise_fall;
 pub mod server;
 pub mod snapshot;
+pub mod standing;
 pub mod state;
 pub mod timeline;
+mod words;
 pub mod writer;
 
 use std::sync::Arc;

@@ -217,6 +217,8 @@ pub struct CheckReport {
     pub code: CheckCode,
     /// The response's status, where there was one.
     pub http_status: Option<u16>,
+    /// What the system said of a connection that failed.
+    pub info: Option<Box<str>>,
     /// How long it took.
     pub took: Duration,
 }

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::server::{Cause, Life, Server, Status};
+use super::{
+    server::{Cause, Life, Server, Status},
+    standing::Standing,
+};
 
 /// The most places a weighted schedule has: 256 servers of wholly different
 /// weights fit without rounding, and it stays within a CPU's second cache.
@@ -29,6 +32,8 @@ pub struct Snapshot {
     /// When a server was last lost. A request that finds no server waits a
     /// moment for one to come back only if there lately was one.
     pub last_loss: Option<Instant>,
+    /// How the pool as a whole has fared; the writer knows.
+    pub standing: Option<Standing>,
     by_name: HashMap<String, u32>,
 }
 
@@ -51,6 +56,7 @@ impl Snapshot {
             schedule,
             cursor,
             last_loss,
+            standing: None,
             by_name,
         }
     }

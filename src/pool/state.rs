@@ -18,6 +18,7 @@ use super::{
     rise_fall::Thresholds,
     server::{Cause, Check, CheckAt, CheckReport, Life, Live, Origin, Status},
     snapshot::Snapshot,
+    words::Roll,
 };
 use crate::membership::{
     Admin, Announcement, Intent, Member, MemberEvent, MemberId, Name, Phase, Role, Wish,
@@ -466,6 +467,21 @@ impl State {
         )
     }
 
+    /// How the pool stands, for whoever is told of a change of that server.
+    pub(super) fn roll(&self, name: &Name) -> Roll {
+        let is_up = |entry: &&Entry| matches!(entry.status, Status::Up | Status::Suspect);
+        let in_need = [Cause::Quarantine, Cause::Silent].map(Status::Down);
+        let mut servers = self.entries.values();
+        let active = servers.clone().filter(is_up).count();
+        let live = self.entries.get(name).map(|entry| &entry.live);
+        let live = live.or_else(|| self.departed.get(name).map(|departed| &departed.live));
+        Roll {
+            active,
+            sessions: live.map_or(0, |live| live.counters.active.get()),
+            can_serve: active > 0 || servers.any(|entry| in_need.contains(&entry.status)),
+        }
+    }
+
     fn member_up(&mut self, member: Member, now: Instant) -> Vec<Event> {
         let Role::Server(announced) = member.meta.role else {
             return Vec::new();
@@ -542,6 +558,11 @@ impl State {
             if only.is_none_or(|only| only == name) {
                 entry.clear_counters();
                 entry.described = None;
+            }
+        }
+        if only.is_none() {
+            for departed in self.departed.values_mut() {
+                departed.live = Arc::default();
             }
         }
         Vec::new()
@@ -839,6 +860,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        counters::Slot,
         membership::Meta,
         pool::server::{CheckCode, Probe, Server},
     };
@@ -936,6 +958,7 @@ mod tests {
         CheckReport {
             code,
             http_status: None,
+            info: None,
             took,
         }
     }
@@ -1010,15 +1033,18 @@ mod tests {
         let mut pool = Pool::new(Vec::new());
         pool.up("s1", 1, Phase::Ready);
         let before = pool.server("s1");
-        before.live.counters.requests.add(5);
+        before
+            .live
+            .counters
+            .of(Slot::new(0))
+            .traffic
+            .requests
+            .add(5);
         pool.apply(Input::Member(MemberEvent::Left(id("s1", 1))));
         pool.after(60 * SECOND);
         pool.up("s1", 2, Phase::Ready);
         let after = pool.server("s1");
-        assert_eq!(
-            (after.sid, after.live.counters.requests.get()),
-            (before.sid, 5)
-        );
+        assert_eq!((after.sid, after.live.counters.requests()), (before.sid, 5));
         assert_ne!(after.life, before.life);
     }
 

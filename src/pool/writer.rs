@@ -8,13 +8,17 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::{
     Reader,
+    server::CheckReport,
+    standing::Standing,
     state::{Event, Input, State},
     timeline::Timeline,
+    words::{Gravity, Words},
 };
+use crate::syslog::{STATE, STATE_ALERT, STATE_EMERGENCY};
 
 /// Inputs that come within this time share one snapshot: a hundred agents
 /// that start together cost a few rebuilds, not a hundred.
@@ -29,7 +33,8 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub struct Writer {
     state: State,
-    service: String,
+    words: Words,
+    standing: Standing,
     inputs: mpsc::Receiver<Input>,
     snapshot: Arc<ArcSwap<super::Snapshot>>,
     generation: watch::Sender<u64>,
@@ -41,7 +46,10 @@ impl Writer {
     /// The first snapshot is there at once.
     pub fn new(service: String, mut state: State) -> (Self, mpsc::Sender<Input>, Reader) {
         let (sender, inputs) = mpsc::channel(QUEUE);
-        let first = state.snapshot();
+        let mut first = state.snapshot();
+        let words = Words::new(service, &first);
+        let standing = Standing::new(first.can_serve(), Instant::now());
+        first.standing = Some(standing);
         let (generation, seen) = watch::channel(first.generation);
         let snapshot = Arc::new(ArcSwap::from_pointee(first));
         let timeline = Arc::<Timeline>::default();
@@ -52,7 +60,8 @@ impl Writer {
         };
         let writer = Self {
             state,
-            service,
+            words,
+            standing,
             inputs,
             snapshot,
             generation,
@@ -77,7 +86,7 @@ impl Writer {
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     let events = self.state.tick(Instant::now());
-                    self.report(events);
+                    self.report(events, None);
                     self.publish();
                 }
             }
@@ -87,22 +96,39 @@ impl Writer {
     fn take(&mut self, batch: &mut Vec<Input>) {
         let now = Instant::now();
         for input in batch.drain(..) {
+            let check = match &input {
+                Input::Probed(_, check) => Some(check.clone()),
+                _ => None,
+            };
+            if matches!(input, Input::CountersCleared(None)) {
+                self.standing = self.standing.cleared();
+            }
             let events = self.state.apply(input, now);
-            self.report(events);
+            self.report(events, check.as_ref());
         }
     }
 
     fn publish(&mut self) {
-        let snapshot = self.state.snapshot();
+        let mut snapshot = self.state.snapshot();
+        self.standing = self.standing.then(snapshot.can_serve(), Instant::now());
+        snapshot.standing = Some(self.standing);
         let generation = snapshot.generation;
         self.snapshot.store(Arc::new(snapshot));
         // After the store: whoever hears of it finds it.
         self.generation.send_replace(generation);
     }
 
-    fn report(&self, events: Vec<Event>) {
+    fn report(&mut self, events: Vec<Event>, check: Option<&CheckReport>) {
         for event in events {
-            info!("Server {}/{event}", self.service);
+            let roll = self.state.roll(&event.server);
+            for (gravity, line) in self.words.tell(&event, check, roll) {
+                match gravity {
+                    Gravity::Notice => info!(target: STATE, "{line}"),
+                    Gravity::Warning => warn!(target: STATE, "{line}"),
+                    Gravity::Alert => warn!(target: STATE_ALERT, "{line}"),
+                    Gravity::Emergency => error!(target: STATE_EMERGENCY, "{line}"),
+                }
+            }
             self.timeline.add(event);
         }
     }

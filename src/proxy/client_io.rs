@@ -48,7 +48,7 @@ impl Read for ClientIo {
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if read.is_ready() {
+        if let Poll::Ready(Ok(())) = read {
             self.watch.read(Instant::now);
         }
         read

@@ -92,7 +92,7 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>)
             };
             tunnel.run(socket, parts.read_buf, limits).await;
         }
-        (_, end) => close(&worker, peer, socket, &end).await,
+        (_, end) => close(&worker, peer, socket, &end, &watch).await,
     }
 }
 
@@ -149,18 +149,25 @@ where
     .await
 }
 
-async fn close(worker: &Worker, peer: SocketAddr, mut socket: TcpStream, end: &End) {
+async fn close(worker: &Worker, peer: SocketAddr, mut socket: TcpStream, end: &End, watch: &Watch) {
+    let bad_request = match end {
+        End::Expired(Expired::Head) => Some(BadRequest::too_slow()),
+        End::Done(Err(err)) if err.is_parse() && !err.is_incomplete_message() => {
+            Some(BadRequest::unreadable(err))
+        }
+        End::Done(Err(_)) if watch.head_arrives_since().is_some() => Some(BadRequest::broken_off()),
+        End::Expired(_) | End::Done(_) => None,
+    };
+    if let Some(what) = bad_request {
+        // What was sent ahead of its turn has taken no time.
+        let took = watch.head_arrives_since().map(|since| since.elapsed());
+        worker.log_bad_request(peer, took.unwrap_or_default(), what);
+    }
     match end {
-        End::Expired(expired @ (Expired::Head | Expired::Body)) => {
-            if *expired == Expired::Head {
-                worker.log_bad_request(peer, BadRequest::too_slow());
-            }
+        End::Expired(Expired::Head | Expired::Body) => {
             let answer = Error::RequestTimeout.raw_response();
             // The client may be gone; there is nobody else to tell.
             timeout(LINGER, socket.write_all(&answer)).await.ok();
-        }
-        End::Done(Err(err)) if err.is_parse() => {
-            worker.log_bad_request(peer, BadRequest::unreadable(err));
         }
         End::Expired(Expired::Client) => return,
         End::Expired(_) | End::Done(_) => {}
@@ -191,14 +198,15 @@ struct Open<'a>(&'a Worker);
 
 impl<'a> Open<'a> {
     fn count(worker: &'a Worker) -> Self {
-        worker.totals.frontend.connections_total.inc();
-        worker.totals.frontend.connections.inc();
+        let frontend = &worker.ledger.shared().frontend;
+        frontend.connections_total.inc();
+        frontend.connections.inc();
         Self(worker)
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.totals.frontend.connections.dec();
+        self.0.ledger.shared().frontend.connections.dec();
     }
 }

@@ -1,8 +1,10 @@
 //! What the outside can ask of the workers while they serve: which sessions
-//! there are, to end some of them, and to stop accepting for a while.
+//! there are, to end some of them, to forget what was counted, and to stop
+//! accepting for a while.
 //!
 //! A session is a request under way, or a tunnel. Each worker knows its own
-//! connections and nobody else's, so a question goes to all of them.
+//! connections and its own figures and nobody else's, so a question goes to
+//! all of them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,7 +24,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::pool::server::Life;
+use super::ledger::Ledger;
+use crate::{
+    counters::Forget,
+    pool::server::{Life, Live},
+};
 
 /// Questions that a worker has not looked at yet, at the most: it looks at
 /// once, unless it is stuck, and then it need not hear all of them.
@@ -61,10 +67,22 @@ pub enum Which {
     Server(Life),
 }
 
+/// Figures that are to be forgotten, and how far.
+#[derive(Debug, Clone)]
+pub struct Clearing {
+    /// What of them.
+    pub what: Forget,
+    /// The servers whose figures are meant.
+    pub servers: Arc<[Arc<Live>]>,
+    /// Whether the frontend's and the backend's are meant as well.
+    pub totals: bool,
+}
+
 #[derive(Debug, Clone)]
 pub(super) enum Question {
     List(mpsc::Sender<Vec<Session>>),
-    End(Which, mpsc::Sender<Vec<Session>>),
+    End(Which, mpsc::Sender<usize>),
+    Clear(Clearing, mpsc::Sender<()>),
 }
 
 impl Default for Control {
@@ -80,16 +98,23 @@ impl Default for Control {
 impl Control {
     /// The sessions there are now, in the order in which they began.
     pub async fn sessions(&self) -> Vec<Session> {
-        let mut sessions = self.ask(Question::List).await;
+        let mut sessions = self.ask(Question::List).await.said.concat();
         sessions.sort_by_key(|session| session.since);
         sessions
     }
 
     /// Ends sessions by closing their clients' connections, and says how many.
     pub async fn end(&self, which: Which) -> usize {
-        self.ask(|answers| Question::End(which, answers))
+        let ended = self.ask(|answers| Question::End(which, answers)).await;
+        ended.said.into_iter().sum()
+    }
+
+    /// Has each worker forget what it counted itself. Says whether all of them
+    /// have done so; one that is stuck may do it later.
+    pub async fn clear(&self, clearing: Clearing) -> bool {
+        self.ask(|answers| Question::Clear(clearing, answers))
             .await
-            .len()
+            .whole
     }
 
     /// Has the workers accept connections, or refuse them. Says whether that
@@ -114,24 +139,29 @@ impl Control {
         self.questions.subscribe()
     }
 
-    async fn ask(
-        &self,
-        question: impl FnOnce(mpsc::Sender<Vec<Session>>) -> Question,
-    ) -> Vec<Session> {
+    async fn ask<T>(&self, question: impl FnOnce(mpsc::Sender<T>) -> Question) -> Answers<T> {
         // Each worker answers once.
         let workers = self.questions.receiver_count().max(1);
         let (sender, mut answers) = mpsc::channel(workers);
-        if self.questions.send(question(sender)).is_err() {
-            return Vec::new();
-        }
+        // An error only says that there is no worker.
+        let asked = self.questions.send(question(sender)).unwrap_or(0);
         let give_up = Instant::now() + PATIENCE;
-        let mut all = Vec::new();
-        // The channel closes when the last worker has answered.
-        while let Ok(Some(some)) = timeout_at(give_up, answers.recv()).await {
-            all.extend(some);
+        let mut said = Vec::with_capacity(asked);
+        while said.len() < asked
+            && let Ok(Some(answer)) = timeout_at(give_up, answers.recv()).await
+        {
+            said.push(answer);
         }
-        all
+        let whole = said.len() == asked;
+        Answers { said, whole }
     }
+}
+
+/// What the workers answered.
+struct Answers<T> {
+    said: Vec<T>,
+    /// Whether every one of them did, and in time.
+    whole: bool,
 }
 
 /// One worker's connections.
@@ -213,14 +243,17 @@ impl Connections {
         self.0.borrow_mut().remove(&talk.id);
     }
 
-    /// Answers a question.
-    pub(super) fn answer(&self, question: Question) {
-        let (sessions, to) = match question {
-            Question::List(to) => (self.list(|_| true), to),
-            Question::End(which, to) => (self.end(which), to),
-        };
+    /// Answers a question; `ledger` is where the worker counts.
+    pub(super) fn answer(&self, question: Question, ledger: &Ledger) {
         // Who asked may have given up.
-        to.try_send(sessions).ok();
+        match question {
+            Question::List(to) => to.try_send(self.list(|_| true)).ok(),
+            Question::End(which, to) => to.try_send(self.end(which)).ok(),
+            Question::Clear(clearing, to) => {
+                ledger.forget(&clearing);
+                to.try_send(()).ok()
+            }
+        };
     }
 
     fn list(&self, is_meant: impl Fn(&Session) -> bool) -> Vec<Session> {
@@ -229,7 +262,7 @@ impl Connections {
         sessions.filter(is_meant).collect()
     }
 
-    fn end(&self, which: Which) -> Vec<Session> {
+    fn end(&self, which: Which) -> usize {
         let ended = self.list(|session| match which {
             Which::Id(id) => session.id == id,
             Which::Server(life) => session.server == Some(life),
@@ -239,13 +272,14 @@ impl Connections {
             known.talk.ended_by_operator.set(true);
             known.task.abort();
         }
-        ended
+        ended.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::{Slot, Totals};
 
     fn talk(control: &Control) -> Rc<Talk> {
         Talk::new(control, "127.0.0.1:1".parse().unwrap())
@@ -264,9 +298,10 @@ mod tests {
         busy.begin(Instant::now());
         busy.goes_to(Life(7));
         let mut questions = control.hear();
+        let ledger = Ledger::new(Slot::new(0), Arc::default());
         let answering = async {
             loop {
-                connections.answer(questions.recv().await.unwrap());
+                connections.answer(questions.recv().await.unwrap(), &ledger);
             }
         };
         let asking = async {
@@ -291,6 +326,63 @@ mod tests {
     #[tokio::test]
     async fn without_workers_there_are_no_sessions() {
         assert!(Control::default().sessions().await.is_empty());
+    }
+
+    fn clearing(servers: Arc<[Arc<Live>]>, totals: bool) -> Clearing {
+        let what = Forget::Everything;
+        Clearing {
+            what,
+            servers,
+            totals,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_worker_forgets_its_own_figures_and_those_that_are_meant() {
+        let control = Control::default();
+        let totals = Arc::<Totals>::default();
+        let (meant, other) = (Arc::<Live>::default(), Arc::<Live>::default());
+        let workers = [0, 1].map(|index| {
+            let ledger = Ledger::new(Slot::new(index), Arc::clone(&totals));
+            for server in [&meant, &other] {
+                ledger.inc(server, |traffic| &traffic.requests);
+            }
+            (ledger, control.hear())
+        });
+        let all_requests = || {
+            let servers = [&meant, &other].map(|live| live.counters.requests());
+            (servers, totals.requests())
+        };
+        let answering = workers.map(|(ledger, mut questions)| async move {
+            let connections = Connections::default();
+            loop {
+                connections.answer(questions.recv().await.unwrap(), &ledger);
+            }
+        });
+        let [one, two]: [_; 2] = answering;
+        let asking = async {
+            assert!(
+                control
+                    .clear(clearing([Arc::clone(&meant)].into(), false))
+                    .await
+            );
+            assert_eq!(all_requests(), ([0, 2], 4));
+            assert!(control.clear(clearing([].into(), true)).await);
+            assert_eq!(all_requests(), ([0, 2], 0));
+        };
+        tokio::select! {
+            () = one => {}
+            () = two => {}
+            () = asking => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_is_stuck_is_not_waited_for_for_ever() {
+        let control = Control::default();
+        let _stuck = control.hear();
+        assert!(!control.clear(clearing([].into(), true)).await);
+        assert!(control.sessions().await.is_empty());
     }
 
     #[test]

@@ -33,10 +33,18 @@ pub(super) enum Error {
     /// No server accepted a connection in time.
     #[error("connect time-out")]
     ConnectTimeout,
-    /// The server broke the connection before it answered, or its answer is
-    /// not HTTP.
+    /// There is no descriptor, port or memory left for a connection.
+    #[error("out of descriptors, ports or memory")]
+    Exhausted,
+    /// The server broke the connection before it answered.
+    #[error("the server broke off before it answered")]
+    ServerAbort,
+    /// The server's answer is not HTTP, or not one to this request.
     #[error("bad response")]
     BadResponse,
+    /// The server was given up while the request waited for its answer.
+    #[error("the server was given up")]
+    ServerLost,
     /// The server did not answer in time.
     #[error("response time-out")]
     ResponseTimeout,
@@ -51,10 +59,10 @@ impl Error {
             Self::UnknownCoding => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoServer | Self::ConnectFailed | Self::ConnectTimeout => {
+            Self::NoServer | Self::ConnectFailed | Self::ConnectTimeout | Self::Exhausted => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::BadResponse => StatusCode::BAD_GATEWAY,
+            Self::ServerAbort | Self::BadResponse | Self::ServerLost => StatusCode::BAD_GATEWAY,
             Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -68,10 +76,13 @@ impl Error {
             | Self::UnknownCoding
             | Self::PayloadTooLarge => *b"PR",
             Self::RequestTimeout => *b"cR",
-            Self::ClientAbort => *b"CH",
+            Self::ClientAbort => *b"CD",
             Self::NoServer | Self::ConnectFailed => *b"SC",
             Self::ConnectTimeout => *b"sC",
-            Self::BadResponse => *b"SH",
+            Self::Exhausted => *b"RC",
+            Self::ServerAbort => *b"SH",
+            Self::BadResponse => *b"PH",
+            Self::ServerLost => *b"DH",
             Self::ResponseTimeout => *b"sH",
         })
     }
@@ -123,6 +134,12 @@ pub(super) struct Termination(pub [u8; 2]);
 impl Termination {
     /// Nothing went wrong.
     pub(super) const NORMAL: Self = Self(*b"--");
+    /// The client gave up in the middle of a request's head.
+    pub(super) const CLIENT_GONE_IN_HEAD: Self = Self(*b"CR");
+    /// The client gave up before a server was chosen.
+    pub(super) const CLIENT_GONE_IN_QUEUE: Self = Self(*b"CQ");
+    /// The client gave up before the server accepted the connection.
+    pub(super) const CLIENT_GONE_IN_CONNECT: Self = Self(*b"CC");
     /// The client gave up while it waited for the response.
     pub(super) const CLIENT_GONE: Self = Self(*b"CH");
     /// The client gave up while it received the response.

@@ -1,21 +1,28 @@
 //! The record of one request and its response: counted and logged when it is
 //! dropped, whichever way the exchange ended.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    mem,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use super::{
     Worker,
-    access_log::{Entry, ServerLoad},
+    access_log::{Record, RequestLine, ServerLoad},
     control::Talk,
     error::{Error, Termination},
+    explain::Why,
     service::Client,
     watch::Watch,
 };
 use crate::{
-    counters::{Counters, unix_seconds},
+    counters::{OwnCounter, Traffic},
     pool::Server,
 };
 
@@ -35,6 +42,17 @@ pub(super) enum Affinity {
     Off,
 }
 
+/// What became of the sticky cookie in a response (the fourth).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CookieSent {
+    /// Neither the server nor we sent one.
+    None,
+    /// We did.
+    Inserted,
+    /// The server did, and it was taken out.
+    Deleted,
+}
+
 /// One request and its response.
 ///
 /// Purposefully not `Clone`: its drop counts the exchange, exactly once.
@@ -50,12 +68,17 @@ pub(super) struct Exchange {
     version: Version,
     server: Option<Arc<Server>>,
     affinity: Affinity,
-    cookie_inserted: bool,
+    cookie_sent: CookieSent,
+    why: Option<Box<Why>>,
+    wait_time: Option<Duration>,
     connect_time: Option<Duration>,
     response_time: Option<Duration>,
     status: Option<StatusCode>,
     bytes_in: u64,
     bytes_out: u64,
+    /// By how much the heads grew on their way through.
+    request_growth: i64,
+    response_growth: i64,
     retries: u32,
     redispatched: bool,
     termination: Termination,
@@ -81,12 +104,9 @@ impl Exchange {
         let begun = Instant::now();
         let head_since = client.watch.begin_exchange(begun);
         client.talk.begin(begun);
-        let totals = &worker.totals;
-        for counters in [&totals.frontend, &totals.backend] {
-            counters.requests.inc();
-            counters.active.inc();
-        }
-        let first_line = request.method().as_str().len() + uri_len(request.uri()) + 12;
+        worker.ledger.all().traffic.requests.inc();
+        worker.ledger.shared().backend.active.inc();
+        let first_line = first_line(request.method(), request.uri());
         Box::new(Self {
             worker: Rc::clone(worker),
             watch: Rc::clone(&client.watch),
@@ -99,41 +119,55 @@ impl Exchange {
             version: request.version(),
             server: None,
             affinity: Affinity::Off,
-            cookie_inserted: false,
+            cookie_sent: CookieSent::None,
+            why: None,
+            wait_time: None,
             connect_time: None,
             response_time: None,
             status: None,
             bytes_in: super::headers::wire_size(request.headers(), first_line),
             bytes_out: 0,
+            request_growth: 0,
+            response_growth: 0,
             retries: 0,
             redispatched: false,
             termination: Termination::CLIENT_GONE,
         })
     }
 
-    /// The request goes to `server`. Ends the attempt at the one before.
-    pub(super) fn attempt(&mut self, server: &Arc<Server>, balanced: bool) {
+    /// The request goes to `server`, for which it `waited` or not. Ends the
+    /// attempt at the one before.
+    pub(super) fn attempt(&mut self, server: &Arc<Server>, balanced: bool, waited: bool) {
+        self.wait_time = Some(if waited || self.server.is_some() {
+            self.begun.elapsed()
+        } else {
+            Duration::ZERO
+        });
         if let Some(before) = self.server.take() {
             before.live.counters.active.dec();
             self.retries += 1;
-            before.live.counters.retries.inc();
-            self.worker.totals.backend.retries.inc();
+            self.count_at(&before, |traffic| &traffic.retries);
             if before.life != server.life {
                 self.redispatched = true;
-                before.live.counters.redispatches.inc();
-                self.worker.totals.backend.redispatches.inc();
+                self.count_at(&before, |traffic| &traffic.redispatches);
             }
         }
         self.talk.goes_to(server.life);
-        let counters = &server.live.counters;
-        counters.requests.inc();
-        counters.active.inc();
-        counters.touch(unix_seconds());
+        server.live.counters.active.inc();
+        // The totals have it since its head arrived.
+        let tally = self.worker.ledger.server(&server.live);
+        tally.traffic.requests.inc();
         if balanced {
-            counters.balanced.inc();
-            self.worker.totals.backend.balanced.inc();
+            self.count_at(server, |traffic| &traffic.balanced);
         }
         self.server = Some(Arc::clone(server));
+    }
+
+    /// Its head is ready for servers. Nothing of its body has gone by yet.
+    pub(super) fn prepared(&mut self, head: &http::request::Parts) {
+        let first_line = first_line(&head.method, &head.uri);
+        let size = super::headers::wire_size(&head.headers, first_line);
+        self.request_growth = growth(self.bytes_in, size);
     }
 
     /// What its cookie turned out to be.
@@ -141,9 +175,29 @@ impl Exchange {
         self.affinity = affinity;
     }
 
-    /// The client was given a cookie.
-    pub(super) fn set_cookie_inserted(&mut self) {
-        self.cookie_inserted = true;
+    /// What its cookie turned out to be.
+    pub(super) fn affinity(&self) -> Affinity {
+        self.affinity
+    }
+
+    /// What became of the response's cookie.
+    pub(super) fn set_cookie_sent(&mut self, sent: CookieSent) {
+        self.cookie_sent = sent;
+    }
+
+    /// Why the server was chosen.
+    pub(super) fn explain(&mut self, why: Why) {
+        self.why = Some(Box::new(why));
+    }
+
+    /// Why the server was chosen, where anyone wants to know.
+    pub(super) fn why(&self) -> Option<&Why> {
+        self.why.as_deref()
+    }
+
+    /// Attempts so far.
+    pub(super) fn attempts(&self) -> u32 {
+        self.retries + u32::from(self.server.is_some())
     }
 
     /// A connection to the server is there; `took` is zero for one that was
@@ -152,16 +206,26 @@ impl Exchange {
         self.connect_time = Some(took);
     }
 
+    /// The attempt failed; connecting took that long, if it got so far.
+    pub(super) fn not_answered(&mut self, connect_time: Option<Duration>) {
+        self.connect_time = connect_time;
+    }
+
     /// The server's response head arrived, `took` after the request was sent.
     pub(super) fn responded(&mut self, status: StatusCode, took: Duration) {
         self.status = Some(status);
         self.response_time = Some(took);
+        if let Some(server) = &self.server {
+            let tally = self.worker.ledger.server(&server.live);
+            tally.response(status.as_u16(), took);
+        }
     }
 
-    /// The response's head goes to the client. Until the body's end is
-    /// reported, an end counts as the client's.
-    pub(super) fn begin_response(&mut self, head_bytes: u64) {
+    /// The response's head, which was of `received` bytes, goes to the client.
+    /// Until the body's end is reported, an end counts as the client's.
+    pub(super) fn begin_response(&mut self, head_bytes: u64, received: u64) {
         self.bytes_out += head_bytes;
+        self.response_growth = growth(received, head_bytes);
         self.watch.begin_response();
         self.termination = Termination::CLIENT_GONE_IN_DATA;
     }
@@ -191,9 +255,8 @@ impl Exchange {
     /// The exchange was a tunnel, closed because its server left.
     pub(super) fn count_closed_tunnel(&self) {
         if let Some(server) = &self.server {
-            server.live.counters.tunnels_closed.inc();
+            self.count_at(server, |traffic| &traffic.tunnels_closed);
         }
-        self.worker.totals.backend.tunnels_closed.inc();
     }
 
     /// The exchange ended in this way.
@@ -201,81 +264,110 @@ impl Exchange {
         self.termination = termination;
     }
 
+    fn count_at(&self, server: &Server, which: fn(&Traffic) -> &OwnCounter) {
+        self.worker.ledger.inc(&server.live, which);
+    }
+
     fn count(&self, total: Duration) {
-        let totals = &self.worker.totals;
-        let server = self.server.as_ref().map(|server| &server.live.counters);
-        for counters in [Some(&totals.frontend), Some(&totals.backend), server] {
-            let Some(counters) = counters else { continue };
-            counters.active.dec();
-            counters.bytes_in.add(self.bytes_in);
-            counters.bytes_out.add(self.bytes_out);
-            if let Some(status) = self.status {
-                counters.response(status.as_u16());
+        let ledger = &self.worker.ledger;
+        ledger.shared().backend.active.dec();
+        let all = ledger.all();
+        self.count_traffic(&all.traffic, total);
+        if let Some(status) = self.status {
+            all.response(status.as_u16());
+        }
+        if self.termination.0[1] == b'R' {
+            match self.status {
+                Some(StatusCode::METHOD_NOT_ALLOWED) => all.denied.inc(),
+                _ => all.request_errors.inc(),
             }
         }
-        for counters in [Some(&totals.backend), server] {
-            let Some(counters) = counters else { continue };
-            self.count_times(counters, total);
-            self.count_end(counters);
+        if self.affinity == Affinity::Down && self.cookie_sent == CookieSent::Inserted {
+            all.rebinds.inc();
         }
-        totals.backend.touch(unix_seconds());
-        if self.termination.0[1] == b'R' {
-            totals.frontend.request_errors.inc();
+        if let Some(server) = &self.server {
+            server.live.counters.active.dec();
+            self.count_traffic(&ledger.server(&server.live).traffic, total);
         }
     }
 
-    fn count_times(&self, counters: &Counters, total: Duration) {
+    fn count_traffic(&self, traffic: &Traffic, total: Duration) {
+        traffic.bytes_in.add(self.bytes_in);
+        traffic.bytes_out.add(self.bytes_out);
+        if self.response_time.is_some() {
+            let to = self.bytes_in.saturating_add_signed(self.request_growth);
+            let from = self.bytes_out.saturating_add_signed(-self.response_growth);
+            traffic.bytes_to_servers.add(to);
+            traffic.bytes_from_servers.add(from);
+        }
+        if let Some(wait) = self.wait_time {
+            traffic.queue_time.enter(wait);
+        }
         if let Some(connect) = self.connect_time {
-            counters.connect_time.enter(connect);
+            traffic.connect_time.enter(connect);
         }
         if let Some(response) = self.response_time {
-            counters.response_time.enter(response);
-            counters.total_time.enter(total);
+            traffic.response_time.enter(response);
+            traffic.total_time.enter(total);
         }
-    }
-
-    fn count_end(&self, counters: &Counters) {
         match self.termination.0 {
-            [b'C', _] => counters.client_aborts.inc(),
-            [b's' | b'S', b'D'] => counters.server_aborts.inc(),
+            [b'C', _] => traffic.client_aborts.inc(),
+            [b's' | b'S', b'D'] => traffic.server_aborts.inc(),
             _ => {}
         }
     }
 
-    fn log(&self, total: Duration) {
+    /// Hands over what the log is to say of it. Nothing is left of it then.
+    fn log(&mut self, total: Duration) {
         let Some(log) = &self.worker.access_log else {
             return;
         };
-        let totals = &self.worker.totals;
-        let connect = self.connect_time;
-        let entry = Entry {
+        let totals = self.worker.ledger.shared();
+        let connections = totals.frontend.connections.get();
+        let server = self.server.take();
+        let accepted = self.termination.0 != *b"PR";
+        log.write(Box::new(Record {
+            at: SystemTime::now(),
             peer: self.peer,
-            frontend: &self.worker.settings.frontend,
-            backend: &self.worker.settings.backend,
-            server: self.server.as_ref().map(|server| server.name.as_str()),
-            head_time: self.head_time,
-            connect_time: connect,
+            accepted,
+            head_time: accepted.then_some(self.head_time),
+            wait_time: self.wait_time,
+            connect_time: self.connect_time,
             response_time: self.response_time,
             total_time: total + self.head_time,
             status: self.status.map(|status| status.as_u16()),
-            bytes: self.bytes_out,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
             termination: self.termination,
             affinity: self.affinity,
-            cookie_inserted: self.cookie_inserted,
+            cookie_sent: self.cookie_sent,
             load: ServerLoad {
-                process: totals.frontend.connections.get(),
-                frontend: totals.frontend.connections.get(),
+                process: connections,
+                frontend: connections,
                 backend: totals.backend.active.get(),
-                server: self
-                    .server
-                    .as_ref()
-                    .map_or(0, |s| s.live.counters.active.get()),
+                server: server.as_ref().map_or(0, |s| s.live.counters.active.get()),
             },
+            server,
             retries: self.retries,
             redispatched: self.redispatched,
-            request: Some((self.method.as_str(), &self.uri, self.version)),
-        };
-        log.write(&entry);
+            request: Some(RequestLine::new(
+                mem::take(&mut self.method),
+                &self.uri,
+                self.version,
+            )),
+            why: self.why.take(),
+        }));
+    }
+
+    /// Where the client left without an answer: what we were waiting for.
+    fn place_client_gone(&mut self) {
+        if self.termination == Termination::CLIENT_GONE && !self.watch.is_with_server() {
+            self.termination = if self.server.is_some() {
+                Termination::CLIENT_GONE_IN_CONNECT
+            } else {
+                Termination::CLIENT_GONE_IN_QUEUE
+            };
+        }
     }
 }
 
@@ -283,6 +375,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
         let total = now - self.begun;
+        self.place_client_gone();
         if self.watch.client_expired() {
             self.termination = self.termination.client_timed_out();
             self.status.get_or_insert(Error::RequestTimeout.status());
@@ -292,11 +385,17 @@ impl Drop for Exchange {
         }
         self.talk.end();
         self.watch.end_exchange(now);
-        self.log(total);
         self.count(total);
+        self.log(total);
     }
 }
 
-fn uri_len(uri: &Uri) -> usize {
-    uri.path_and_query().map_or(1, |path| path.as_str().len())
+/// The length of a request's first line, with its end.
+fn first_line(method: &Method, uri: &Uri) -> usize {
+    let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
+    method.as_str().len() + path + "  HTTP/1.1\r\n".len()
+}
+
+fn growth(from: u64, to: u64) -> i64 {
+    to.cast_signed().wrapping_sub(from.cast_signed())
 }

@@ -1,6 +1,7 @@
 //! The request path: a worker a core, each with its own listeners, its own
-//! runtime and its own connections to servers. Workers share the pool's
-//! snapshot, the counters and the round robin's cursor, and nothing else.
+//! runtime, its own connections to servers and its own part of the figures.
+//! Workers share the pool's snapshot, the round robin's cursor and the gauges
+//! of what goes on now, and nothing else.
 
 mod access_log;
 mod body;
@@ -9,7 +10,9 @@ mod connection;
 mod control;
 mod error;
 mod exchange;
+mod explain;
 mod headers;
+mod ledger;
 mod retry;
 mod service;
 mod upgrade;
@@ -20,6 +23,7 @@ use std::{
     cell::RefCell,
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -37,20 +41,21 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
-pub use self::{
-    access_log::AccessLog,
-    control::{Control, Session, Which},
-    upstream::IDLE,
-    watch::Timeouts,
-};
 use self::{
     access_log::BadRequest,
     control::{Connections, Talk},
+    ledger::Ledger,
     upstream::Upstreams,
+};
+pub use self::{
+    access_log::{AccessLog, Format, Names},
+    control::{Clearing, Control, Session, Which},
+    upstream::{IDLE, IDLE_PER_SERVER},
+    watch::Timeouts,
 };
 use crate::{
     balance::Algorithm,
-    counters::Totals,
+    counters::{Slot, Totals},
     net,
     pool::{Input, Reader, Snapshot},
 };
@@ -68,6 +73,8 @@ pub struct Settings {
     pub cookie: Option<String>,
     /// Attempts after the first.
     pub retries: u32,
+    /// Whether responses say why their request went where it went.
+    pub explain: bool,
     /// Whether faults that requests meet are told to the pool.
     pub observe: bool,
     /// How long to wait for what.
@@ -101,8 +108,10 @@ struct Worker {
     pool: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     reader: Reader,
     inputs: mpsc::Sender<Input>,
-    totals: Arc<Totals>,
+    ledger: Ledger,
     access_log: Option<AccessLog>,
+    /// Whether anyone wants to know why requests go where they go.
+    explains: bool,
     draining: CancellationToken,
     upstreams: Rc<Upstreams>,
     budget: TpsBudget,
@@ -141,7 +150,7 @@ pub fn spawn(
     let serve = move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         match runtime.enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(run(listeners, shared)),
+            Ok(runtime) => runtime.block_on(run(Slot::new(index), listeners, shared)),
             Err(err) => tracing::error!("worker {index} cannot start: {err}"),
         }
     };
@@ -149,10 +158,10 @@ pub fn spawn(
     std::thread::Builder::new().name(name).spawn(serve)
 }
 
-async fn run(listeners: Vec<TcpListener>, shared: Shared) {
+async fn run(place: Slot, listeners: Vec<TcpListener>, shared: Shared) {
     let drain_timeout = shared.settings.drain_timeout;
     let draining = shared.draining.clone();
-    let worker = Rc::new(Worker::new(shared));
+    let worker = Rc::new(Worker::new(place, shared));
     let housekeeping = spawn_local(keep_house(Rc::clone(&worker)));
     let answering = spawn_local(answer(Rc::clone(&worker)));
     let accepting: Vec<_> = listeners
@@ -203,7 +212,7 @@ async fn answer(worker: Rc<Worker>) {
     let mut questions = worker.control.hear();
     loop {
         match questions.recv().await {
-            Ok(question) => worker.known.answer(question),
+            Ok(question) => worker.known.answer(question, &worker.ledger),
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
@@ -223,16 +232,20 @@ async fn keep_house(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(shared: Shared) -> Self {
+    fn new(place: Slot, shared: Shared) -> Self {
+        let ledger = Ledger::new(place, shared.totals);
+        let log = shared.access_log.as_ref();
+        let explains = shared.settings.explain || log.is_some_and(AccessLog::explains);
         Self {
+            explains,
             settings: shared.settings,
             pool: RefCell::new(shared.pool.cached()),
             reader: shared.pool,
             inputs: shared.inputs,
-            totals: shared.totals,
+            upstreams: Rc::new(Upstreams::new(ledger.clone())),
+            ledger,
             access_log: shared.access_log,
             draining: shared.draining,
-            upstreams: Rc::default(),
             budget: retry_budget(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             connections: TaskTracker::new(),
@@ -254,11 +267,14 @@ impl Worker {
         listener: &tokio::net::TcpListener,
         accepts: &mut tokio::sync::watch::Receiver<bool>,
     ) {
+        // Made once: to make them means to take locks that workers share.
+        let mut draining = pin!(self.draining.cancelled());
+        let mut pausing = pin!(accepts.wait_for(|accepts| !accepts));
         loop {
             tokio::select! {
                 biased;
-                () = self.draining.cancelled() => return,
-                _ = accepts.wait_for(|accepts| !accepts) => return,
+                () = &mut draining => return,
+                _ = &mut pausing => return,
                 (socket, peer) = net::accept(listener) => self.begin(socket, peer),
             }
         }
@@ -273,17 +289,11 @@ impl Worker {
         }
     }
 
-    fn log_bad_request(&self, peer: SocketAddr, what: BadRequest) {
-        let frontend = &self.totals.frontend;
-        frontend.request_errors.inc();
-        frontend.response(what.status);
+    fn log_bad_request(&self, peer: SocketAddr, took: Duration, what: BadRequest) {
+        self.ledger.all().unread(what.status);
         if let Some(log) = &self.access_log {
-            log.write_bad_request(
-                peer,
-                &self.settings.frontend,
-                frontend.connections.get(),
-                what,
-            );
+            let connections = self.ledger.shared().frontend.connections.get();
+            log.write_bad_request(peer, took, connections, what);
         }
     }
 }

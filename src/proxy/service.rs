@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 use tower::retry::budget::Budget;
@@ -13,7 +13,8 @@ use super::{
     body::{Progress, RequestBody, ResponseBody},
     control::Talk,
     error::Error,
-    exchange::{Affinity, Exchange},
+    exchange::{Affinity, CookieSent, Exchange},
+    explain::Why,
     headers,
     retry::{Sent, may_repeat},
     upgrade::Tunnel,
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     balance::{self, Tried, sticky},
+    counters::Gauge,
     pool::{Server, Snapshot, state::Fault},
 };
 
@@ -60,7 +62,8 @@ pub(super) async fn handle(
         Ok(forwarded) => forwarded.into_response(&worker, &client, exchange),
         Err(error) => {
             exchange.fail(error);
-            let (head, text) = error.response().into_parts();
+            let (mut head, text) = error.response().into_parts();
+            worker.tell_why(&mut head.headers, &exchange);
             exchange.begin_own_response(headers::wire_size(&head.headers, FIRST_LINE));
             Response::from_parts(head, ResponseBody::own(text, exchange))
         }
@@ -75,7 +78,6 @@ struct Forwarded {
     answer: Answer,
     method: Method,
     server: Arc<Server>,
-    new_user: bool,
     upgrade: bool,
     progress: Option<Rc<Progress>>,
 }
@@ -101,6 +103,7 @@ async fn forward(
     let cookie_name = worker.settings.cookie.as_deref();
     let cookie = cookie_name.and_then(|name| sticky::take(&mut head.headers, name));
     let upgrade = headers::prepare_request(&mut head, client.peer, client.local);
+    exchange.prepared(&head);
     let method = head.method.clone();
     let repeatable = may_repeat(Sent::Perhaps, &method, has_body);
 
@@ -116,32 +119,28 @@ async fn forward(
     };
     worker.budget.deposit();
     loop {
-        let (server, affinity) = attempts.choose().await?;
-        exchange.set_affinity(affinity);
-        exchange.attempt(&server, affinity != Affinity::Valid);
+        let server = attempts.choose(exchange).await?;
         let Some(next) = request.take().or_else(|| spare.as_ref().map(again)) else {
-            return Err(Error::BadResponse);
+            return Err(Error::ServerAbort);
         };
         match attempts.send(&server, next, repeatable).await {
             Ok(answer) => {
                 exchange.connected(answer.connect_time);
-                exchange.responded(answer.response.status(), answer.response_time);
-                let new_user = cookie_name.is_some() && affinity != Affinity::Valid;
                 let forwarded = Forwarded {
                     answer,
                     method,
                     server,
-                    new_user,
                     upgrade,
                     progress,
                 };
-                return forwarded.checked(worker);
+                return forwarded.checked(worker, exchange);
             }
             Err(failure) if progress.as_ref().is_some_and(|p| p.broken()) => {
-                drop(failure);
+                exchange.not_answered(failure.connect_time);
                 return Err(Error::ClientAbort);
             }
             Err(failure) => {
+                exchange.not_answered(failure.connect_time);
                 attempts.note(&server, &failure);
                 if !attempts.may_go_on(&failure, &method, has_body) {
                     return Err(failure.kind.into());
@@ -185,23 +184,46 @@ fn again(spare: &Request<()>) -> Request<RequestBody> {
 impl Attempts<'_> {
     /// The server that the cookie names if it is there for its users, or the
     /// one whose turn it is.
-    async fn choose(&mut self) -> Result<(Arc<Server>, Affinity), Error> {
-        let give_up = Instant::now() + TURN_AROUND;
+    async fn choose(&mut self, exchange: &mut Exchange) -> Result<Arc<Server>, Error> {
+        let mut give_up = None;
         loop {
             let snapshot = self.worker.snapshot();
-            let affinity = match self.sticky(&snapshot) {
-                Ok(server) => return Ok((server, Affinity::Valid)),
-                Err(affinity) => affinity,
+            let (server, affinity) = match self.sticky(&snapshot) {
+                Ok(server) => (Some(server), Affinity::Valid),
+                Err(affinity) => (self.worker.pick(&snapshot, &self.tried), affinity),
             };
-            if let Some(server) = self.worker.pick(&snapshot, &self.tried) {
-                return Ok((server, affinity));
+            exchange.set_affinity(affinity);
+            if server.is_some() || self.waits_in_vain(&snapshot, give_up) {
+                if self.worker.explains {
+                    let chosen = server.as_deref();
+                    exchange.explain(self.why(snapshot, chosen, affinity, exchange.attempts()));
+                }
+                let server = server.ok_or(Error::NoServer)?;
+                exchange.attempt(&server, affinity != Affinity::Valid, give_up.is_some());
+                return Ok(server);
             }
-            let rested = Instant::now() >= give_up;
-            if !self.worth_waiting(&snapshot) || (rested && self.tried.is_empty()) {
-                return Err(Error::NoServer);
-            }
+            let give_up = *give_up.get_or_insert_with(|| Instant::now() + TURN_AROUND);
             self.worker.wait_for_change(&snapshot, give_up).await;
             self.tried.clear();
+        }
+    }
+
+    fn why(
+        &self,
+        snapshot: Arc<Snapshot>,
+        chosen: Option<&Server>,
+        affinity: Affinity,
+        before: u32,
+    ) -> Why {
+        Why {
+            snapshot,
+            at: Instant::now(),
+            algorithm: self.worker.settings.balance,
+            affinity,
+            cookie: self.cookie.clone(),
+            chosen: chosen.map(|server| server.life),
+            tried: self.tried.lives().to_vec(),
+            attempt: before + 1,
         }
     }
 
@@ -221,9 +243,11 @@ impl Attempts<'_> {
         }
     }
 
-    fn worth_waiting(&self, snapshot: &Snapshot) -> bool {
+    /// Whether there is no hope of a server, or has been none for long enough.
+    fn waits_in_vain(&self, snapshot: &Snapshot, give_up: Option<Instant>) -> bool {
         let lately = |at: Instant| at.elapsed() < RECENT_LOSS;
-        !self.tried.is_empty() || snapshot.last_loss.is_some_and(lately)
+        let rested = || give_up.is_some_and(|give_up| Instant::now() >= give_up);
+        self.tried.is_empty() && (!snapshot.last_loss.is_some_and(lately) || rested())
     }
 
     async fn send(
@@ -246,23 +270,24 @@ impl Attempts<'_> {
 
     /// Counts a failure where it belongs, and tells the pool.
     fn note(&mut self, server: &Server, failure: &Failure) {
-        let backend = &self.worker.totals.backend;
-        for counters in [backend, &server.live.counters] {
-            match failure.kind {
-                FailureKind::Refused | FailureKind::ConnectTimeout => counters.connect_errors.inc(),
-                FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
-                    counters.response_errors.inc();
-                }
-                FailureKind::Abandoned => {
-                    counters.response_errors.inc();
-                    counters.rescues.inc();
-                }
+        let count = |which| self.worker.ledger.inc(&server.live, which);
+        match failure.kind {
+            FailureKind::Refused | FailureKind::ConnectTimeout | FailureKind::Exhausted => {
+                count(|t| &t.connect_errors);
+            }
+            FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
+                count(|t| &t.response_errors);
+            }
+            FailureKind::Abandoned => {
+                count(|t| &t.response_errors);
+                count(|t| &t.rescues);
             }
         }
         match failure.kind {
             FailureKind::Refused => self.worker.report(server, Fault::Refused),
             FailureKind::Broken => self.worker.report(server, Fault::Broken),
             FailureKind::ConnectTimeout
+            | FailureKind::Exhausted
             | FailureKind::Malformed
             | FailureKind::ResponseTimeout
             | FailureKind::Abandoned => {}
@@ -295,6 +320,7 @@ impl Failure {
             kind: FailureKind::ConnectTimeout,
             sent: Sent::Nothing,
             request: Some(request),
+            connect_time: None,
             reused: false,
         }
     }
@@ -305,9 +331,10 @@ impl From<FailureKind> for Error {
         match kind {
             FailureKind::Refused => Self::ConnectFailed,
             FailureKind::ConnectTimeout => Self::ConnectTimeout,
-            FailureKind::Broken | FailureKind::Malformed | FailureKind::Abandoned => {
-                Self::BadResponse
-            }
+            FailureKind::Exhausted => Self::Exhausted,
+            FailureKind::Broken => Self::ServerAbort,
+            FailureKind::Malformed => Self::BadResponse,
+            FailureKind::Abandoned => Self::ServerLost,
             FailureKind::ResponseTimeout => Self::ResponseTimeout,
         }
     }
@@ -315,15 +342,18 @@ impl From<FailureKind> for Error {
 
 impl Forwarded {
     /// Refuses an answer that makes no sense to the client.
-    fn checked(self, worker: &Worker) -> Result<Self, Error> {
+    fn checked(self, worker: &Worker, exchange: &mut Exchange) -> Result<Self, Error> {
         let response = &self.answer.response;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let unreadable = headers::check_coding(response.headers()).is_err();
         if (switched && !self.upgrade) || unreadable {
-            self.server.live.counters.response_errors.inc();
-            worker.totals.backend.response_errors.inc();
+            let refused = &self.server.live;
+            worker
+                .ledger
+                .inc(refused, |traffic| &traffic.response_errors);
             return Err(Error::BadResponse);
         }
+        exchange.responded(response.status(), self.answer.response_time);
         Ok(self)
     }
 
@@ -341,20 +371,24 @@ impl Forwarded {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut head, body) = response.into_parts();
+        let received = headers::wire_size(&head.headers, FIRST_LINE);
         lease.keep_alive(headers::prepare_response(&mut head));
         if let Some(name) = &worker.settings.cookie {
-            sticky::strip(&mut head.headers, name);
-            if self.new_user {
+            let stripped = sticky::strip(&mut head.headers, name);
+            if exchange.affinity() != Affinity::Valid {
                 let server = self.server.name.as_str();
                 sticky::insert(&mut head.headers, name, server, &self.method, head.status);
-                exchange.set_cookie_inserted();
+                exchange.set_cookie_sent(CookieSent::Inserted);
+            } else if stripped {
+                exchange.set_cookie_sent(CookieSent::Deleted);
             }
         }
-        exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE));
+        worker.tell_why(&mut head.headers, &exchange);
+        exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE), received);
         let body = if let Some(upgraded) = upgraded {
-            lease.give_away();
+            let counted = lease.give_away();
             let closing = worker.upstreams.open_tunnel(self.server.life);
-            let tunnel = Tunnel::new(upgraded, closing, exchange);
+            let tunnel = Tunnel::new((upgraded, counted), closing, exchange);
             client.tunnel.replace(Some(tunnel));
             ResponseBody::none()
         } else {
@@ -377,14 +411,28 @@ impl Worker {
 
     /// Whether a request that `server` does not take could go elsewhere.
     fn has_other(&self, server: &Server, tried: &Tried) -> bool {
-        let snapshot = self.snapshot();
+        // Only looked at: a clone would be two writes to a count that all
+        // workers share.
+        let mut pool = self.pool.borrow_mut();
+        let snapshot = pool.load();
         snapshot.schedule.iter().any(|index| {
             let other = snapshot.get(*index);
             other.is_some_and(|other| other.life != server.life && !tried.contains(other.life))
         })
     }
 
+    /// Says why in the response (`--explain`).
+    fn tell_why(&self, headers: &mut HeaderMap, exchange: &Exchange) {
+        if self.settings.explain
+            && let Some(why) = exchange.why()
+            && let Ok(why) = HeaderValue::try_from(why.to_string())
+        {
+            headers.insert(HeaderName::from_static("x-lb-why"), why);
+        }
+    }
+
     async fn wait_for_change(&self, known: &Snapshot, give_up: Instant) {
+        let _waiting = Waits::count(&self.ledger.shared().backend.waiting);
         let mut pool = self.reader.clone();
         timeout_at(give_up, pool.newer_than(known)).await.ok();
     }
@@ -396,7 +444,26 @@ impl Worker {
             // that meets the fault reports it again.
             if self.inputs.try_send(input).is_err() {
                 server.faults.release();
+            } else {
+                self.ledger.server(&server.live).observed_faults.inc();
             }
         }
+    }
+}
+
+/// Counts a request for as long as it waits for a server, even if its client
+/// goes meanwhile.
+struct Waits<'a>(&'a Gauge);
+
+impl<'a> Waits<'a> {
+    fn count(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{error::Termination, exchange::Exchange};
+use super::{error::Termination, exchange::Exchange, upstream::Counted};
 
 /// Bytes read at a time in one direction.
 const BUFFER: usize = 16 * 1024;
@@ -28,6 +28,7 @@ pub(super) struct Tunnel {
     server: OnUpgrade,
     closing: CancellationToken,
     exchange: Box<Exchange>,
+    _counted: Counted,
 }
 
 /// What went by, and when something last did.
@@ -49,11 +50,12 @@ pub(super) struct Limits {
 }
 
 impl Tunnel {
-    /// The server's side of a 101, and the exchange it belongs to.
+    /// The server's side of a 101, counted as used, and the exchange it
+    /// belongs to.
     ///
     /// It is closed when `closing` is cancelled: the server has left.
     pub(super) fn new(
-        server: OnUpgrade,
+        (server, counted): (OnUpgrade, Counted),
         closing: CancellationToken,
         exchange: Box<Exchange>,
     ) -> Self {
@@ -61,6 +63,7 @@ impl Tunnel {
             server,
             closing,
             exchange,
+            _counted: counted,
         }
     }
 

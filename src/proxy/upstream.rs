@@ -20,6 +20,7 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::{
     task::{AbortHandle, spawn_local},
     time::{Instant, timeout},
@@ -28,14 +29,16 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     body::RequestBody,
+    ledger::Ledger,
     retry::Sent,
     watch::{Waiting, Watch},
 };
 use crate::{
+    counters::ServerTally,
     net,
     pool::{
         Server, Snapshot, Status,
-        server::{Cause, Life},
+        server::{Cause, Life, Live},
     },
 };
 
@@ -53,7 +56,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Idle connections a worker keeps to one server at the most, so that a burst
 /// does not hold descriptors for long after.
-const IDLE_PER_SERVER: usize = 512;
+pub const IDLE_PER_SERVER: usize = 512;
 
 /// How long a request that cannot be repeated waits at a server that gossip
 /// has lost before it ends with 502.
@@ -65,8 +68,8 @@ const LAST_HOPE: Duration = Duration::from_secs(1);
 pub(super) const IMPATIENT: Duration = Duration::from_millis(250);
 
 /// One worker's connections to servers.
-#[derive(Default)]
 pub(super) struct Upstreams {
+    ledger: Ledger,
     idle: RefCell<HashMap<Life, Vec<Idle>>>,
     open: RefCell<HashMap<Life, Vec<Open>>>,
     /// Cancelled: the server has left, and its tunnels are to be closed.
@@ -98,17 +101,23 @@ struct Link {
     sender: SendRequest<RequestBody>,
     driver: AbortOnDropHandle<()>,
     stage: Rc<Cell<Stage>>,
+    counted: Counted,
 }
 
 struct Idle {
     link: Link,
     since: Instant,
     expires: Instant,
-    _counted: CountedIdle,
 }
 
-/// Counts an idle connection for as long as it is one.
-struct CountedIdle(Arc<Server>);
+/// Counts a connection to a server for as long as it is open, as idle or as
+/// in use.
+#[derive(Debug)]
+pub(super) struct Counted {
+    live: Arc<Live>,
+    ledger: Ledger,
+    idle: bool,
+}
 
 /// A connection in use. Given back when its response has been read whole;
 /// dropped, it closes.
@@ -141,6 +150,8 @@ pub(super) struct Failure {
     pub(super) sent: Sent,
     /// The request, where nothing of it was sent.
     pub(super) request: Option<Request<RequestBody>>,
+    /// How long connecting took, where there was a connection.
+    pub(super) connect_time: Option<Duration>,
     /// The connection had served before: its end may be the server's ordinary
     /// clearing of idle connections and says little about the server.
     pub(super) reused: bool,
@@ -153,6 +164,8 @@ pub(super) enum FailureKind {
     Refused,
     /// No connection in time.
     ConnectTimeout,
+    /// No connection for want of a descriptor, a port or memory of our own.
+    Exhausted,
     /// The connection broke.
     Broken,
     /// What came is not HTTP.
@@ -178,6 +191,16 @@ impl fmt::Debug for Lease {
 }
 
 impl Upstreams {
+    /// No connections yet.
+    pub(super) fn new(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            idle: RefCell::default(),
+            open: RefCell::default(),
+            tunnels: RefCell::default(),
+        }
+    }
+
     /// Sends a request to `server`, over an idle connection if there is one.
     ///
     /// `patience` bounds the connecting. The wait for the response is bounded
@@ -192,7 +215,7 @@ impl Upstreams {
         watch: &Watch,
     ) -> Result<Answer, Failure> {
         while let Some(link) = self.take_idle(server, repeatable) {
-            server.live.counters.reuses.inc();
+            self.ledger.inc(&server.live, |traffic| &traffic.reuses);
             let lease = Lease::new(link, server, self);
             match lease.send(request, repeatable, watch, Duration::ZERO).await {
                 Err(Failure {
@@ -218,6 +241,7 @@ impl Upstreams {
                 kind,
                 sent: Sent::Nothing,
                 request: Some(request),
+                connect_time: None,
                 reused: false,
             }),
         }
@@ -339,7 +363,9 @@ impl Upstreams {
                 idle.push(newest);
                 return None;
             }
-            return Some(newest.link);
+            let mut link = newest.link;
+            link.counted.set_idle(false);
+            return Some(link);
         }
         None
     }
@@ -350,11 +376,16 @@ impl Upstreams {
         addr: SocketAddr,
         patience: Duration,
     ) -> Result<Lease, FailureKind> {
-        let counters = &server.live.counters;
-        counters.connects.inc();
+        self.ledger.inc(&server.live, |traffic| &traffic.connects);
         let socket = match timeout(patience, net::connect(addr)).await {
             Err(_) => return Err(FailureKind::ConnectTimeout),
-            Ok(Err(err)) => return Err(connect_failure(&err)),
+            Ok(Err(err)) => {
+                if is_our_own(&err) {
+                    self.ledger
+                        .inc(&server.live, |traffic| &traffic.internal_errors);
+                }
+                return Err(connect_failure(&err));
+            }
             Ok(Ok(socket)) => socket,
         };
         let (sender, connection) = Builder::new()
@@ -376,6 +407,7 @@ impl Upstreams {
             sender,
             driver,
             stage,
+            counted: Counted::new(&server.live, &self.ledger),
         };
         Ok(Lease::new(link, server, self))
     }
@@ -417,20 +449,26 @@ impl Lease {
         let outcome = sent.await;
         watch.arrived(Waiting::Server);
         let abandoned = self.link.stage.replace(Stage::Settled) == Stage::Abandoned;
-        match outcome {
-            Some(Ok(response)) => Ok(Answer {
-                response,
-                lease: self,
-                connect_time,
-                response_time: began.elapsed(),
-            }),
-            Some(Err(_)) if abandoned => Err(Failure::after_sending(FailureKind::Abandoned)),
-            Some(Err(err)) if err.error().is_parse() => {
-                Err(Failure::after_sending(FailureKind::Malformed))
+        let failure = match outcome {
+            Some(Ok(response)) => {
+                return Ok(Answer {
+                    response,
+                    lease: self,
+                    connect_time,
+                    response_time: began.elapsed(),
+                });
             }
-            Some(Err(mut err)) => Err(Failure::broken(err.take_message())),
-            None => Err(Failure::after_sending(FailureKind::ResponseTimeout)),
-        }
+            Some(Err(_)) if abandoned => Failure::after_sending(FailureKind::Abandoned),
+            Some(Err(err)) if err.error().is_parse() => {
+                Failure::after_sending(FailureKind::Malformed)
+            }
+            Some(Err(mut err)) => Failure::broken(err.take_message()),
+            None => Failure::after_sending(FailureKind::ResponseTimeout),
+        };
+        Err(Failure {
+            connect_time: Some(connect_time),
+            ..failure
+        })
     }
 
     /// Notes how long the server says it keeps the connection.
@@ -438,13 +476,15 @@ impl Lease {
         self.keep_alive = timeout;
     }
 
-    /// Leaves the connection to whoever has its upgrade.
-    pub(super) fn give_away(self) {
+    /// Leaves the connection to whoever has its upgrade, and counts as used
+    /// until the returned value goes.
+    pub(super) fn give_away(self) -> Counted {
         self.link.driver.detach();
+        self.link.counted
     }
 
     /// Puts the connection back for the next request.
-    pub(super) fn give_back(self) {
+    pub(super) fn give_back(mut self) {
         let now = Instant::now();
         let lifetime = self
             .keep_alive
@@ -457,11 +497,11 @@ impl Lease {
         let mut all = self.home.idle.borrow_mut();
         let idle = all.entry(self.server.life).or_default();
         if idle.len() < IDLE_PER_SERVER {
+            self.link.counted.set_idle(true);
             idle.push(Idle {
                 link: self.link,
                 since: now,
                 expires: now + lifetime,
-                _counted: CountedIdle::new(self.server),
             });
         }
     }
@@ -473,6 +513,7 @@ impl Failure {
             kind,
             sent: Sent::Perhaps,
             request: None,
+            connect_time: None,
             reused: false,
         }
     }
@@ -488,32 +529,92 @@ impl Failure {
             kind,
             sent,
             request,
+            connect_time: None,
             reused: false,
         }
     }
 }
 
-impl CountedIdle {
-    fn new(server: Arc<Server>) -> Self {
-        server.live.counters.idle.inc();
-        Self(server)
+impl Counted {
+    fn new(live: &Arc<Live>, ledger: &Ledger) -> Self {
+        ledger.server(live).used.inc();
+        Self {
+            live: Arc::clone(live),
+            ledger: ledger.clone(),
+            idle: false,
+        }
+    }
+
+    fn set_idle(&mut self, idle: bool) {
+        let tally = self.tally();
+        let (from, to) = if idle {
+            (&tally.used, &tally.idle)
+        } else {
+            (&tally.idle, &tally.used)
+        };
+        from.dec();
+        to.inc();
+        self.idle = idle;
+    }
+
+    fn tally(&self) -> &ServerTally {
+        self.ledger.server(&self.live)
     }
 }
 
-impl Drop for CountedIdle {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.live.counters.idle.dec();
+        let tally = self.tally();
+        let level = if self.idle { &tally.idle } else { &tally.used };
+        level.dec();
     }
 }
 
-/// Tells a server that is not there from trouble of our own, such as having
-/// no descriptor or no port left, which says nothing about the server.
+/// Whether it is trouble of our own, such as having no descriptor or no port
+/// left, which says nothing about the server.
+fn is_our_own(err: &io::Error) -> bool {
+    let timed_out = err.kind() == io::ErrorKind::TimedOut;
+    connect_failure(err) != FailureKind::Refused && !timed_out
+}
+
+/// Tells a server that is not there from everything else.
 fn connect_failure(err: &io::Error) -> FailureKind {
     match err.kind() {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable => FailureKind::Refused,
+        _ if is_exhaustion(err) => FailureKind::Exhausted,
         _ => FailureKind::ConnectTimeout,
+    }
+}
+
+fn is_exhaustion(err: &io::Error) -> bool {
+    let exhausted = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+        Errno::AGAIN,
+    ];
+    Errno::from_io_error(err).is_some_and(|err| exhausted.contains(&err))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_of_our_own_is_told_from_the_servers() {
+        for (errno, kind) in [
+            (Errno::CONNREFUSED, FailureKind::Refused),
+            (Errno::HOSTUNREACH, FailureKind::Refused),
+            (Errno::TIMEDOUT, FailureKind::ConnectTimeout),
+            (Errno::MFILE, FailureKind::Exhausted),
+            (Errno::ADDRNOTAVAIL, FailureKind::Exhausted),
+        ] {
+            assert_eq!(connect_failure(&errno.into()), kind, "{errno}");
+        }
     }
 }

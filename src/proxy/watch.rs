@@ -86,6 +86,16 @@ impl Watch {
         }
     }
 
+    /// Since when a request's head has been arriving, if one is.
+    pub(super) fn head_arrives_since(&self) -> Option<Instant> {
+        (self.waiting.get() == Waiting::Head).then(|| self.since.get())
+    }
+
+    /// Whether a server has the request, as far as it is there.
+    pub(super) fn is_with_server(&self) -> bool {
+        matches!(self.waiting.get(), Waiting::Server | Waiting::Body)
+    }
+
     /// Whether the client has asked nothing yet.
     pub(super) fn expects_first_request(&self) -> bool {
         self.waiting.get() == Waiting::FirstRequest

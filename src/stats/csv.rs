@@ -1,32 +1,14 @@
 //! `HAProxy`'s CSV: the columns that its clients find by position or by name.
 
-use std::{borrow::Cow, fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
-use super::view::{Kind, Rows, StatRow, Times};
-use crate::pool::{rise_fall::Health, server::CheckReport};
-
-/// `HAProxy` numbers its processes; there is one here.
-const PROCESS: u32 = 1;
-
-/// Every server is an active one.
-const NO_BACKUPS: u32 = 0;
+use super::{
+    columns::{COLUMNS, Cell},
+    view::{Rows, StatRow},
+};
 
 /// Ends the columns that every build of `HAProxy` has.
 const END_MARK: &str = "-,";
-
-/// A value of one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cell<'a> {
-    /// It has no meaning for this row, or nobody measures it.
-    Empty,
-    /// A figure.
-    Number(u64),
-    /// A text, not yet quoted.
-    Text(Cow<'a, str>),
-}
-
-/// A column: its name and how its value is read from a row.
-pub type Column = (&'static str, for<'a> fn(&'a StatRow) -> Cell<'a>);
 
 /// Every row, below the line of names.
 pub fn render(rows: &Rows) -> String {
@@ -40,7 +22,7 @@ pub fn render(rows: &Rows) -> String {
 /// The line of names.
 pub fn header() -> String {
     let mut out = String::from("# ");
-    for (name, _) in COLUMNS {
+    for (name, ..) in COLUMNS {
         out.push_str(name);
         out.push(',');
     }
@@ -51,11 +33,10 @@ pub fn header() -> String {
 
 /// Appends the line of one row.
 pub fn line(row: &StatRow, out: &mut String) {
-    for (_, value) in COLUMNS {
+    for (.., value) in COLUMNS {
         match value(row) {
-            Cell::Empty => {}
-            Cell::Number(number) => write!(out, "{number}").expect("a string takes any text"),
             Cell::Text(text) => quote(&text, out),
+            figure => write!(out, "{figure}").expect("a string takes any text"),
         }
         out.push(',');
     }
@@ -71,186 +52,6 @@ fn quote(text: &str, out: &mut String) {
         out.push('"');
     } else {
         out.push_str(text);
-    }
-}
-
-/// The columns in `HAProxy` 3.5's order. Columns were only ever appended, so
-/// a client that counts them in an older version finds the same ones.
-#[rustfmt::skip]
-pub const COLUMNS: &[Column] = &[
-    ("pxname", |row| text(&row.proxy)),
-    ("svname", |row| text(&row.name)),
-    ("qcur", not_counted),
-    ("qmax", not_counted),
-    ("scur", |row| count(row.sessions.now)),
-    ("smax", |row| count(row.sessions.max)),
-    ("slim", |row| number(row.sessions_limit)),
-    ("stot", |row| count(row.sessions_total)),
-    ("bin", |row| count(row.bytes_in)),
-    ("bout", |row| count(row.bytes_out)),
-    ("dreq", not_counted),
-    ("dresp", not_counted),
-    ("ereq", |row| number(row.request_errors)),
-    ("econ", |row| number(row.connect_errors)),
-    ("eresp", |row| number(row.response_errors)),
-    ("wretr", |row| number(row.retries)),
-    ("wredis", |row| number(row.redispatches)),
-    ("status", |row| Cell::Text(row.status_text().into())),
-    ("weight", |row| number(row.effective_weight)),
-    ("act", |row| number(row.active)),
-    ("bck", |row| number(row.active.map(|_| NO_BACKUPS))),
-    ("chkfail", |row| number(row.failed_checks)),
-    ("chkdown", |row| number(row.downs)),
-    ("lastchg", |row| number(row.since.map(|since| since.as_secs()))),
-    ("downtime", |row| number(row.downtime.map(|downtime| downtime.as_secs()))),
-    ("qlimit", not_counted),
-    ("pid", |_| count(PROCESS)),
-    ("iid", |row| count(row.proxy_id)),
-    ("sid", |row| count(row.server_id)),
-    ("throttle", |row| number(row.throttle)),
-    ("lbtot", |row| number(row.balanced)),
-    ("tracked", not_counted),
-    ("type", |row| count(row.kind as u32)),
-    ("rate", |row| count(row.session_rate.now)),
-    ("rate_lim", not_counted),
-    ("rate_max", |row| count(row.session_rate.max)),
-    ("check_status", |row| check(row, |report| text(report.code.as_str()))),
-    ("check_code", |row| check(row, |report| number(report.http_status))),
-    ("check_duration", |row| check(row, |report| millis(report.took))),
-    ("hrsp_1xx", |row| responses(row, 0)),
-    ("hrsp_2xx", |row| responses(row, 1)),
-    ("hrsp_3xx", |row| responses(row, 2)),
-    ("hrsp_4xx", |row| responses(row, 3)),
-    ("hrsp_5xx", |row| responses(row, 4)),
-    ("hrsp_other", |row| responses(row, 5)),
-    ("hanafail", not_counted),
-    ("req_rate", |row| number(row.request_rate.map(|rate| rate.now))),
-    ("req_rate_max", |row| number(row.request_rate.map(|rate| rate.max))),
-    ("req_tot", |row| count(row.requests)),
-    ("cli_abrt", |row| number(row.client_aborts)),
-    ("srv_abrt", |row| number(row.server_aborts)),
-    ("comp_in", not_counted),
-    ("comp_out", not_counted),
-    ("comp_byp", not_counted),
-    ("comp_rsp", not_counted),
-    ("lastsess", |row| last_session(row)),
-    ("last_chk", |row| row.reason.as_deref().map_or(Cell::Empty, text)),
-    ("last_agt", not_counted),
-    ("qtime", not_counted),
-    ("ctime", |row| average(row.connect_time)),
-    ("rtime", |row| average(row.response_time)),
-    ("ttime", |row| average(row.total_time)),
-    ("agent_status", not_counted),
-    ("agent_code", not_counted),
-    ("agent_duration", not_counted),
-    ("check_desc", |row| check(row, |report| text(report.code.description()))),
-    ("agent_desc", not_counted),
-    ("check_rise", |row| health(row, |health| health.thresholds().rise.get())),
-    ("check_fall", |row| health(row, |health| health.thresholds().fall.get())),
-    ("check_health", |row| health(row, Health::count)),
-    ("agent_rise", not_counted),
-    ("agent_fall", not_counted),
-    ("agent_health", not_counted),
-    ("addr", |row| addr(row)),
-    ("cookie", |row| row.cookie.as_deref().map_or(Cell::Empty, text)),
-    ("mode", |_| text("http")),
-    ("algo", |row| row.algorithm.map_or(Cell::Empty, text)),
-    ("conn_rate", |row| number(row.connections.map(|c| c.rate.now))),
-    ("conn_rate_max", |row| number(row.connections.map(|c| c.rate.max))),
-    ("conn_tot", |row| number(row.connections.map(|c| c.total))),
-    ("intercepted", not_counted),
-    ("dcon", not_counted),
-    ("dses", not_counted),
-    ("wrew", not_counted),
-    ("connect", |row| number(row.connects)),
-    ("reuse", |row| number(row.reuses)),
-    ("cache_lookups", not_counted),
-    ("cache_hits", not_counted),
-    ("srv_icur", |row| number(row.idle_connections)),
-    ("src_ilim", not_counted),
-    ("qtime_max", not_counted),
-    ("ctime_max", |row| longest(row.connect_time)),
-    ("rtime_max", |row| longest(row.response_time)),
-    ("ttime_max", |row| longest(row.total_time)),
-    ("eint", not_counted),
-    ("idle_conn_cur", not_counted),
-    ("safe_conn_cur", not_counted),
-    ("used_conn_cur", not_counted),
-    ("need_conn_est", not_counted),
-    ("uweight", |row| number(row.weight)),
-    ("agg_server_status", not_counted),
-    ("agg_server_check_status", not_counted),
-    ("agg_check_status", not_counted),
-    ("srid", not_counted),
-    ("sess_other", not_counted),
-    ("h1sess", |row| number(row.connections.map(|c| c.total))),
-    ("h2sess", not_counted),
-    ("h3sess", not_counted),
-    ("req_other", not_counted),
-    ("h1req", |row| number(row.connections.map(|_| row.requests))),
-    ("h2req", not_counted),
-    ("h3req", not_counted),
-    ("proto", not_counted),
-    ("priv_idle_cur", not_counted),
-    ("reqbin", not_counted),
-    ("reqbout", not_counted),
-    ("resbin", not_counted),
-    ("resbout", not_counted),
-    ("cache_hint_hits", not_counted),
-];
-
-fn not_counted(_: &StatRow) -> Cell<'_> {
-    Cell::Empty
-}
-
-fn text(text: &str) -> Cell<'_> {
-    Cell::Text(text.into())
-}
-
-fn count(figure: impl Into<u64>) -> Cell<'static> {
-    Cell::Number(figure.into())
-}
-
-fn number(figure: Option<impl Into<u64>>) -> Cell<'static> {
-    figure.map_or(Cell::Empty, count)
-}
-
-fn millis(time: Duration) -> Cell<'static> {
-    count(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn average(times: Option<Times>) -> Cell<'static> {
-    times.map_or(Cell::Empty, |times| millis(times.average))
-}
-
-fn longest(times: Option<Times>) -> Cell<'static> {
-    times.map_or(Cell::Empty, |times| millis(times.max))
-}
-
-fn responses(row: &StatRow, class: usize) -> Cell<'static> {
-    number(row.responses.get(class).copied())
-}
-
-fn check(row: &StatRow, read: fn(&CheckReport) -> Cell<'static>) -> Cell<'_> {
-    row.last_check().map_or(Cell::Empty, read)
-}
-
-fn health(row: &StatRow, read: fn(&Health) -> u16) -> Cell<'_> {
-    let health = row.server.as_ref().and_then(|server| server.health);
-    number(health.as_ref().map(read))
-}
-
-fn addr(row: &StatRow) -> Cell<'_> {
-    let addr = row.server.as_ref().and_then(|server| server.addr);
-    addr.map_or(Cell::Empty, |addr| Cell::Text(addr.to_string().into()))
-}
-
-/// `HAProxy` says -1 for a server that has not had a session yet.
-fn last_session(row: &StatRow) -> Cell<'_> {
-    match (row.kind, row.last_request) {
-        (Kind::Frontend, _) => Cell::Empty,
-        (_, Some(seconds)) => count(seconds),
-        (_, None) => text("-1"),
     }
 }
 
@@ -331,7 +132,7 @@ mod tests {
             "s1",
             &[
                 (0, "nodes"),
-                (2, ""),
+                (2, "0"),
                 (7, "1234567"),
                 (8, "2408"),
                 (17, "UP"),
@@ -366,7 +167,7 @@ mod tests {
                 (19, "4"),
                 (30, "1234000"),
                 (32, "1"),
-                (55, "-1"),
+                (55, "0"),
                 (76, "roundrobin"),
             ],
         );

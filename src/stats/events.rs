@@ -1,10 +1,7 @@
 //! What happened to servers, as JSON: `/v1/events`, which can also be followed
 //! as it happens.
 
-use std::time::SystemTime;
-
 use serde::Serialize;
-use time::OffsetDateTime;
 
 use super::{
     json::{millis, to_text},
@@ -15,6 +12,7 @@ use crate::pool::{
     state::{Change, Sign},
     timeline::Entry,
 };
+pub(super) use crate::rfc3339::millis as rfc3339;
 
 /// The events after number `after`, oldest first, as `/v1/events` answers.
 pub fn render(timeline: &Timeline, after: u64) -> String {
@@ -100,24 +98,9 @@ fn reason(change: &Change) -> Option<String> {
     }
 }
 
-/// A time as RFC 3339 has it, to the millisecond, in UTC.
-pub(super) fn rfc3339(at: SystemTime) -> String {
-    let at = OffsetDateTime::from(at);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        at.year(),
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute(),
-        at.second(),
-        at.millisecond(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::Duration;
 
     use serde_json::{Value, json};
 
@@ -168,13 +151,6 @@ mod tests {
         assert_eq!(answer(1).len(), 1);
         assert_eq!(answer(1)[0]["number"], 2);
         assert!(answer(2).is_empty());
-    }
-
-    #[test]
-    fn a_time_is_utc_to_the_millisecond() {
-        let at = UNIX_EPOCH + Duration::from_micros(1_795_354_875_823_999);
-        assert_eq!(rfc3339(at), "2026-11-22T13:41:15.823Z");
-        assert_eq!(rfc3339(UNIX_EPOCH), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Figure, FigureKind, Process, Source};
 use crate::{
-    counters::Totals,
+    counters::{Slot, Totals},
     membership::{
         Admin, Announcement, Intent, Member, MemberEvent, MemberId, MemberState, MemberView, Meta,
         Name, Phase, Role, Version, Wish,
@@ -142,9 +142,11 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
             node: "ha".into(),
             pid: 8,
             workers: 2,
+            max_descriptors: Some(1024),
             started: Instant::now(),
             started_unix: 1_700_000_000,
             http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
+            listeners: 4,
         },
         members: Box::new(move || Arc::clone(&members)),
         figures: vec![figure("malformed", 3), figure("other_cluster", 4)],
@@ -161,7 +163,7 @@ fn figure(reason: &str, value: u64) -> Figure {
         name: "tidings_gossip_packets_dropped_total",
         help: "Packets dropped, by reason.",
         kind: FigureKind::Counter,
-        label: Some(("reason", reason.into())),
+        labels: vec![("reason", reason.into())],
         read: Box::new(move || value),
     }
 }
@@ -236,19 +238,22 @@ fn row(node: &str, host: [u8; 4], role: Role, state: MemberState) -> MemberView 
 }
 
 fn serve_some(source: &Source) {
-    source.totals.frontend.connections_total.add(10);
+    let worker = Slot::new(0);
+    for _ in 0..10 {
+        source.totals.frontend.connections_total.inc();
+    }
     source.totals.frontend.connections.inc();
-    source.totals.frontend.requests.add(1_234_567);
-    source.totals.backend.balanced.add(1_234_000);
+    let all = &source.totals.of(worker).traffic;
+    all.requests.add(1_234_567);
+    all.balanced.add(1_234_000);
     let snapshot = source.pool.load();
-    let counters = &snapshot.by_name("s1").unwrap().live.counters;
-    counters.requests.add(1_234_567);
-    counters.balanced.add(12);
-    counters.response(200);
-    counters.response(503);
-    counters.bytes_in.add(2408);
-    counters.connect_time.enter(Duration::from_millis(3));
-    counters.touch(crate::counters::unix_seconds());
+    let s1 = snapshot.by_name("s1").unwrap().live.counters.of(worker);
+    s1.traffic.requests.add(1_234_567);
+    s1.traffic.balanced.add(12);
+    s1.response(200, Duration::from_millis(7));
+    s1.response(503, Duration::from_millis(20));
+    s1.traffic.bytes_in.add(2408);
+    s1.traffic.connect_time.enter(Duration::from_millis(3));
 }
 
 fn name(text: &str) -> Name {

@@ -11,6 +11,7 @@ use super::{
     view::{Rows, StatRow, Times},
 };
 use crate::{
+    counters::{CLASSES, Distribution},
     membership::{Announcement, MemberState, MemberView, Name, Phase, Role},
     pool::{
         Server, Status,
@@ -69,8 +70,13 @@ struct ServerJson<'a> {
     responses: Responses,
     bytes_in: u64,
     bytes_out: u64,
+    bytes_to_server: u64,
+    bytes_from_server: u64,
+    latency: BTreeMap<&'static str, LatencyJson>,
     connect_errors: Option<u64>,
     response_errors: Option<u64>,
+    internal_errors: u64,
+    observed_faults: Option<u64>,
     retries: Option<u64>,
     redispatches: Option<u64>,
     rescues: Option<u64>,
@@ -80,6 +86,9 @@ struct ServerJson<'a> {
     connects: Option<u64>,
     reuses: Option<u64>,
     idle_connections: Option<u32>,
+    used_connections: Option<u32>,
+    needed_connections: Option<u32>,
+    queue_time: Option<TimesJson>,
     connect_time: Option<TimesJson>,
     response_time: Option<TimesJson>,
     total_time: Option<TimesJson>,
@@ -113,8 +122,13 @@ impl<'a> ServerJson<'a> {
             responses: row.responses.into(),
             bytes_in: row.bytes_in,
             bytes_out: row.bytes_out,
+            bytes_to_server: row.bytes_to_servers,
+            bytes_from_server: row.bytes_from_servers,
+            latency: latency(row),
             connect_errors: row.connect_errors,
             response_errors: row.response_errors,
+            internal_errors: row.internal_errors,
+            observed_faults: row.observed_faults,
             retries: row.retries,
             redispatches: row.redispatches,
             rescues: row.rescues,
@@ -124,6 +138,9 @@ impl<'a> ServerJson<'a> {
             connects: row.connects,
             reuses: row.reuses,
             idle_connections: row.idle_connections,
+            used_connections: row.used_connections,
+            needed_connections: row.needed_connections,
+            queue_time: row.queue_time.map(Into::into),
             connect_time: row.connect_time.map(Into::into),
             response_time: row.response_time.map(Into::into),
             total_time: row.total_time.map(Into::into),
@@ -177,6 +194,44 @@ impl From<[u64; 6]> for Responses {
             client_error,
             server_error,
             other,
+        }
+    }
+}
+
+/// The classes that have occurred.
+fn latency(row: &StatRow) -> BTreeMap<&'static str, LatencyJson> {
+    let by_class = row.latency.as_deref().into_iter().flatten();
+    let classes = CLASSES.into_iter().zip(by_class);
+    let occurred = classes.filter(|(_, latency)| latency.count() > 0);
+    occurred.map(|(class, of)| (class, of.into())).collect()
+}
+
+/// How long answers took to begin, as counts that only grow: whoever asks
+/// twice has the distribution in between.
+#[derive(Serialize)]
+struct LatencyJson {
+    count: u64,
+    sum_ms: f64,
+    buckets: Vec<BucketJson>,
+}
+
+/// How many took no longer than that. Those above the last are in `count`.
+#[derive(Serialize)]
+struct BucketJson {
+    le_ms: f64,
+    count: u64,
+}
+
+impl From<&Distribution> for LatencyJson {
+    fn from(of: &Distribution) -> Self {
+        let buckets = of.cumulative().map(|(seconds, count)| BucketJson {
+            le_ms: (seconds * 1e6).round() / 1e3,
+            count,
+        });
+        Self {
+            count: of.count(),
+            sum_ms: millis(of.sum),
+            buckets: buckets.collect(),
         }
     }
 }
@@ -338,6 +393,23 @@ mod tests {
             json!({ "average_ms": 3.0, "max_ms": 3.0 })
         );
         assert_eq!(s1["last_check"], Value::Null);
+        assert_eq!(s1["queue_time"], Value::Null);
+        assert_eq!(
+            (&s1["used_connections"], &s1["internal_errors"]),
+            (&json!(0), &json!(0))
+        );
+    }
+
+    #[test]
+    fn latency_is_told_by_the_classes_that_have_occurred() {
+        let latency = &servers_now()["servers"][0]["latency"];
+        let classes: Vec<&String> = latency.as_object().unwrap().keys().collect();
+        assert_eq!(classes, ["2xx", "5xx"]);
+        let ok = &latency["2xx"];
+        assert_eq!((&ok["count"], &ok["sum_ms"]), (&json!(1), &json!(7.0)));
+        assert_eq!(ok["buckets"][0], json!({ "le_ms": 0.5, "count": 0 }));
+        assert_eq!(ok["buckets"][4], json!({ "le_ms": 10.0, "count": 1 }));
+        assert_eq!(ok["buckets"][15], json!({ "le_ms": 60_000.0, "count": 1 }));
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! Nothing is counted here. The rows are read from the pool's snapshot and
 //! from [`counters`](crate::counters) when somebody asks, and every surface
 //! prints the same row, so no two of them can tell different stories. A
-//! figure that nobody measures is left empty, never printed as zero.
+//! figure that nobody measures is left empty, never printed as zero; zero is
+//! what was counted, or cannot occur here.
 
 pub mod source;
 pub mod view;
 
+pub mod columns;
 pub mod csv;
 pub mod events;
 pub mod json;
@@ -16,10 +18,13 @@ pub mod prometheus;
 pub mod typed;
 
 mod follow;
+mod gossip;
 mod lease;
 pub mod server;
+mod usage;
 
 pub use self::{
+    gossip::gossip_figures,
     server::run,
     source::{Accepts, Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},

@@ -14,8 +14,8 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
-    counters::{Counter, Totals},
-    membership::{MemberView, Name},
+    counters::{Counter, Totals, unix_seconds},
+    membership::{MemberState, MemberView, Name, Role},
     pool::Reader,
 };
 
@@ -56,6 +56,16 @@ impl Source {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
+
+    /// The other balancers in the cluster in a state that `is_meant`.
+    pub fn peers(&self, is_meant: fn(MemberState) -> bool) -> usize {
+        let members = (self.members)();
+        let peers = members.iter().filter(|member| {
+            let role = member.meta.as_ref().map(|meta| &meta.role);
+            !member.local && role == Some(&Role::Balancer) && is_meant(member.state)
+        });
+        peers.count()
+    }
 }
 
 impl fmt::Debug for Source {
@@ -85,12 +95,16 @@ pub struct Process {
     pub pid: u32,
     /// Worker threads that serve traffic.
     pub workers: usize,
+    /// File descriptors it may have, where there is a limit.
+    pub max_descriptors: Option<u64>,
     /// When it started.
     pub started: Instant,
     /// The same moment on the wall clock, in Unix seconds.
     pub started_unix: i64,
     /// Where it takes traffic.
     pub http: Vec<SocketAddr>,
+    /// Addresses that it listens on, for whatever.
+    pub listeners: usize,
 }
 
 /// A figure that another part of the process counts.
@@ -101,9 +115,9 @@ pub struct Figure {
     pub help: &'static str,
     /// Whether it only grows.
     pub kind: FigureKind,
-    /// Tells it apart from others of the same name, which must stand beside
-    /// it in the list.
-    pub label: Option<(&'static str, String)>,
+    /// Tell it apart from others of the same name, which must stand beside it
+    /// in the list.
+    pub labels: Vec<(&'static str, String)>,
     /// Reads it.
     pub read: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -113,7 +127,7 @@ impl fmt::Debug for Figure {
         f.debug_struct("Figure")
             .field("name", &self.name)
             .field("kind", &self.kind)
-            .field("label", &self.label)
+            .field("labels", &self.labels)
             .finish_non_exhaustive()
     }
 }
@@ -134,10 +148,10 @@ pub async fn sample(source: Arc<Source>) {
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         seconds.tick().await;
-        source.totals.frontend.sample();
-        source.totals.backend.sample();
+        let now = unix_seconds();
+        source.totals.sample(now);
         for server in &source.pool.load().servers {
-            server.live.counters.sample();
+            server.live.counters.sample(now);
         }
     }
 }
@@ -145,23 +159,22 @@ pub async fn sample(source: Arc<Source>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::fixture;
+    use crate::{counters::Slot, stats::fixture};
 
     #[tokio::test(start_paused = true)]
     async fn rates_are_those_of_the_last_second() {
         let source = fixture::source();
         let server = Arc::clone(source.pool.load().by_name("s1").unwrap());
-        let before = server.live.counters.requests.get();
+        let tally = server.live.counters.of(Slot::new(0));
         let sampler = tokio::spawn(sample(Arc::clone(&source)));
         tokio::time::sleep(Duration::from_millis(500)).await;
-        server.live.counters.requests.add(7);
-        source.totals.frontend.connections_total.add(3);
+        tally.traffic.requests.add(7);
+        source.totals.frontend.connections_total.inc();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(server.live.counters.request_rate.get(), 7);
-        assert_eq!(source.totals.frontend.connection_rate.get(), 3);
+        assert_eq!(source.totals.frontend.connection_rate.get(), 1);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(server.live.counters.request_rate.get(), 0);
-        assert_eq!(server.live.counters.requests.get(), before + 7);
         sampler.abort();
     }
 }

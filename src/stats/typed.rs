@@ -1,371 +1,314 @@
-//! The statistics field by field, each with what it is: `show stat typed`,
-//! `show stat json` and the same of `show info`.
-//!
-//! `HAProxy`'s four letters say where a figure comes from, what it measures,
-//! what it is about, and whether it outlives the process. None does here.
+//! `HAProxy`'s typed form, a line a figure, and the JSON of the same content
+//! (management guide, 9.2 and 9.3): of the statistics (`show stat`) and of the
+//! process (`show info`). What has no value is left out.
 
-use std::fmt::Write;
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+};
+
+use serde::Serialize;
 
 use super::{
-    csv::{COLUMNS, Cell},
+    columns::{COLUMNS, Cell, PROCESS},
+    json::to_text,
     view::{Kind, StatRow},
 };
 
-/// One field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Ends the tags of a line: the figure goes with the process.
+const VOLATILE: char = 'V';
+
+/// A figure with everything that is said of it.
+#[derive(Debug, Clone)]
 pub struct Field<'a> {
-    /// Its number among the fields of its kind.
+    /// Its number among the figures of its kind.
     pub position: usize,
     /// Its name.
-    pub name: &'a str,
-    /// What it is.
-    pub nature: Nature,
-    /// Its value.
-    pub value: String,
-}
-
-/// What a field is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Nature {
-    /// Origin, nature and scope, a letter each.
+    pub name: &'static str,
+    /// Where it comes from, of what nature it is and what it is about, in one
+    /// letter each.
     pub tags: &'static str,
     /// `str`, `u32`, `u64` or `s32`.
     pub kind: &'static str,
-    /// In a few words.
+    /// What it says, in a few words.
     pub about: &'static str,
+    /// Its value.
+    pub value: Cell<'a>,
 }
 
-/// The end of a field's tags: its value is gone with the process.
-const VOLATILE: char = 'V';
-
-impl Field<'_> {
-    /// The field as a typed line, without the numbers before its own.
-    pub fn line(&self, described: bool, out: &mut String) {
-        let Self {
-            position,
-            name,
-            nature,
-            value,
-        } = self;
-        let Nature { tags, kind, about } = nature;
-        let value = value.replace('\n', " ");
-        let written = if described {
-            writeln!(
-                out,
-                "{position}.{name}.1:{tags}{VOLATILE}:{kind}:{value}:\"{about}\""
-            )
-        } else {
-            writeln!(out, "{position}.{name}.1:{tags}{VOLATILE}:{kind}:{value}")
-        };
-        written.expect("a string takes any text");
-    }
-
-    /// The field as a JSON object; `prefix` goes before its members.
-    pub fn json(&self, prefix: &str, described: bool) -> String {
-        let [origin, nature, scope] = self.nature.tag_names();
-        let Nature { kind, about, .. } = self.nature;
-        let value = match kind {
-            "str" => serde_json::Value::from(self.value.as_str()).to_string(),
-            _ => self.value.clone(),
-        };
-        let about = if described {
-            format!(",\"desc\":{}", serde_json::Value::from(about))
-        } else {
-            String::new()
-        };
-        format!(
-            "{{{prefix}\"field\":{{\"pos\":{},\"name\":\"{}\"}},\"processNum\":1,\
-             \"tags\":{{\"origin\":\"{origin}\",\"nature\":\"{nature}\",\"scope\":\"{scope}\"}},\
-             \"value\":{{\"type\":\"{kind}\",\"value\":{value}}}{about}}}",
-            self.position, self.name
-        )
-    }
-}
-
-impl Nature {
-    fn tag_names(self) -> [&'static str; 3] {
-        let mut letters = self.tags.chars();
-        let mut next = || letters.next().unwrap_or(' ');
-        let origin = match next() {
-            'M' => "Metric",
-            'S' => "Status",
-            'K' => "Key",
-            'C' => "Config",
-            'P' => "Product",
-            _ => "Unknown",
-        };
-        let nature = match next() {
-            'G' => "Gauge",
-            'L' => "Limit",
-            'M' => "Max",
-            'R' => "Rate",
-            'C' => "Counter",
-            'D' => "Duration",
-            'A' => "Age",
-            'a' => "Avg",
-            'N' => "Name",
-            'O' => "Output",
-            _ => "Unknown",
-        };
-        let scope = match next() {
-            'C' => "Cluster",
-            'P' => "Process",
-            'S' => "Service",
-            _ => "System",
-        };
-        [origin, nature, scope]
-    }
-}
-
-/// A row's fields that have a value.
-pub fn fields(row: &StatRow) -> impl Iterator<Item = Field<'static>> {
-    COLUMNS
-        .iter()
-        .enumerate()
-        .filter_map(move |(position, (name, value))| {
-            let value = match value(row) {
-                Cell::Empty => return None,
-                Cell::Number(number) => number.to_string(),
-                Cell::Text(text) => text.into_owned(),
-            };
-            let nature = nature(name);
-            Some(Field {
-                position,
-                name,
-                nature,
-                value,
-            })
-        })
-}
-
-/// Rows as typed lines.
-pub fn lines<'a>(rows: impl Iterator<Item = &'a StatRow>, described: bool) -> String {
+/// The rows as `show stat typed` prints them, each figure `described` or not.
+pub fn lines<'a>(rows: impl IntoIterator<Item = &'a StatRow>, described: bool) -> String {
     let mut out = String::new();
     for row in rows {
-        let letter = match row.kind {
-            Kind::Frontend => 'F',
-            Kind::Backend => 'B',
-            Kind::Server => 'S',
-        };
+        let owner = Owner::of(row);
         for field in fields(row) {
-            write!(out, "{letter}.{}.{}.", row.proxy_id, row.server_id)
-                .expect("a string takes any text");
+            write!(out, "{owner}").expect("a string takes any text");
             field.line(described, &mut out);
         }
     }
     out
 }
 
-/// Rows as JSON: an array for each, an object for each of its fields.
-pub fn json<'a>(rows: impl Iterator<Item = &'a StatRow>, described: bool) -> String {
-    let row = |row: &StatRow| {
-        let kind = match row.kind {
-            Kind::Frontend => "Frontend",
-            Kind::Backend => "Backend",
-            Kind::Server => "Server",
-        };
-        let prefix = format!(
-            "\"objType\":\"{kind}\",\"proxyId\":{},\"id\":{},",
-            row.proxy_id, row.server_id
-        );
-        let fields: Vec<String> = fields(row)
-            .map(|field| field.json(&prefix, described))
-            .collect();
-        format!("[{}]", fields.join(","))
+/// The rows as `show stat json` prints them: an array of rows, each an array
+/// of figures.
+pub fn json<'a>(rows: impl IntoIterator<Item = &'a StatRow>) -> String {
+    let array = |row| {
+        let owner = Some(Owner::of(row));
+        let object = |field| FieldJson::of(owner, field);
+        fields(row).map(object).collect()
     };
-    let rows: Vec<String> = rows.map(row).collect();
-    format!("[{}]", rows.join(","))
+    let rows: Vec<Vec<FieldJson<'_>>> = rows.into_iter().map(array).collect();
+    to_text(&rows) + "\n"
 }
 
-fn nature(name: &str) -> Nature {
-    let found = NATURES.iter().find(|(known, ..)| *known == name);
-    found.map_or(UNKNOWN, |(_, tags, kind, about)| Nature {
-        tags,
+/// Figures of no row as an array (`show info json`).
+pub fn json_of<'a>(fields: impl IntoIterator<Item = Field<'a>>) -> String {
+    let object = |field| FieldJson::of(None, field);
+    let fields: Vec<FieldJson<'_>> = fields.into_iter().map(object).collect();
+    to_text(&fields) + "\n"
+}
+
+fn fields(row: &StatRow) -> impl Iterator<Item = Field<'_>> {
+    let columns = (0..).zip(COLUMNS);
+    let fields = columns.map(|(position, (name, tags, kind, about, value))| Field {
+        position,
+        name,
+        tags: tags_of(row.kind, name, tags),
         kind,
         about,
-    })
+        value: value(row),
+    });
+    // What has no value is not printed, so no printer below meets it.
+    fields.filter(|field| field.value != Cell::Empty)
 }
 
-const UNKNOWN: Nature = Nature {
-    tags: "MGP",
-    kind: "u64",
-    about: "",
-};
+/// A server's `act` and `bck` are its state, a backend's count its servers.
+fn tags_of(kind: Kind, name: &str, tags: &'static str) -> &'static str {
+    match (kind, name) {
+        (Kind::Backend, "act" | "bck") => "MGP",
+        _ => tags,
+    }
+}
 
-/// Of each column what it is. Rates and ages are of seconds, times in
-/// milliseconds.
-#[rustfmt::skip]
-const NATURES: &[(&str, &str, &str, &str)] = &[
-    ("pxname", "KNS", "str", "Name of the frontend or backend"),
-    ("svname", "KNS", "str", "Name of the server, FRONTEND or BACKEND"),
-    ("qcur", "MGP", "u32", "Requests that wait for a server"),
-    ("qmax", "MMP", "u32", "Most requests that waited for a server"),
-    ("scur", "MGP", "u32", "Sessions now"),
-    ("smax", "MMP", "u32", "Most sessions at a time"),
-    ("slim", "CLP", "u32", "Most sessions allowed at a time"),
-    ("stot", "MCP", "u64", "Sessions so far"),
-    ("bin", "MCP", "u64", "Request bytes so far"),
-    ("bout", "MCP", "u64", "Response bytes so far"),
-    ("dreq", "MCP", "u64", "Requests denied"),
-    ("dresp", "MCP", "u64", "Responses denied"),
-    ("ereq", "MCP", "u64", "Requests that could not be read"),
-    ("econ", "MCP", "u64", "Connections to servers that could not be made"),
-    ("eresp", "MCP", "u64", "Responses that never came, broke off or could not be read"),
-    ("wretr", "MCP", "u64", "Attempts after the first"),
-    ("wredis", "MCP", "u64", "Retries that went to another server"),
-    ("status", "SGP", "str", "How it is doing"),
-    ("weight", "MaP", "u32", "Share of the requests that it gets now"),
-    ("act", "SGP", "u32", "Active servers that take traffic"),
-    ("bck", "SGP", "u32", "Backup servers that take traffic"),
-    ("chkfail", "MCP", "u64", "Checks that failed while the server was up"),
-    ("chkdown", "MCP", "u64", "Times it went down"),
-    ("lastchg", "MAP", "u32", "Time since its status changed"),
-    ("downtime", "MCP", "u32", "Time it was down"),
-    ("qlimit", "CLS", "u32", "Most requests that may wait for the server"),
-    ("pid", "KGP", "u32", "Number of the process, always 1"),
-    ("iid", "KGS", "u32", "Number of the frontend or backend"),
-    ("sid", "KGS", "u32", "Number of the server"),
-    ("throttle", "MaP", "u32", "Percentage of its weight that it gets while it is eased in"),
-    ("lbtot", "MCP", "u64", "Requests that balancing, not a cookie, gave to it"),
-    ("tracked", "CNS", "str", "Server whose state it follows"),
-    ("type", "CGS", "u32", "0 frontend, 1 backend, 2 server"),
-    ("rate", "MRP", "u32", "Sessions in the last second"),
-    ("rate_lim", "CLP", "u32", "Most sessions allowed in a second"),
-    ("rate_max", "MMP", "u32", "Most sessions in a second"),
-    ("check_status", "MOP", "str", "Code of the last check's outcome"),
-    ("check_code", "MOP", "u32", "Status code of the last check's response"),
-    ("check_duration", "MDP", "u64", "Time that the last check took"),
-    ("hrsp_1xx", "MCP", "u64", "Responses with a status of 1xx"),
-    ("hrsp_2xx", "MCP", "u64", "Responses with a status of 2xx"),
-    ("hrsp_3xx", "MCP", "u64", "Responses with a status of 3xx"),
-    ("hrsp_4xx", "MCP", "u64", "Responses with a status of 4xx"),
-    ("hrsp_5xx", "MCP", "u64", "Responses with a status of 5xx"),
-    ("hrsp_other", "MCP", "u64", "Responses with any other status"),
-    ("hanafail", "MCP", "u64", "Checks that failed by what traffic met"),
-    ("req_rate", "MRP", "u32", "Requests in the last second"),
-    ("req_rate_max", "MMP", "u32", "Most requests in a second"),
-    ("req_tot", "MCP", "u64", "Requests so far"),
-    ("cli_abrt", "MCP", "u64", "Exchanges that the client gave up"),
-    ("srv_abrt", "MCP", "u64", "Exchanges that the server broke off"),
-    ("comp_in", "MCP", "u64", "Bytes given to the compressor"),
-    ("comp_out", "MCP", "u64", "Bytes taken from the compressor"),
-    ("comp_byp", "MCP", "u64", "Bytes that went by the compressor"),
-    ("comp_rsp", "MCP", "u64", "Responses compressed"),
-    ("lastsess", "MAP", "s32", "Time since the last session, -1 for never"),
-    ("last_chk", "MOP", "str", "What the last check said, or why it is not simply up"),
-    ("last_agt", "MOP", "str", "What the last agent check said"),
-    ("qtime", "MaP", "u32", "Time requests waited for a server, of late"),
-    ("ctime", "MaP", "u32", "Time to connect, of late"),
-    ("rtime", "MaP", "u32", "Time to a response's head, of late"),
-    ("ttime", "MaP", "u32", "Time of a whole exchange, of late"),
-    ("agent_status", "MOP", "str", "Code of the last agent check's outcome"),
-    ("agent_code", "MOP", "u32", "Status code of the last agent check"),
-    ("agent_duration", "MDP", "u64", "Time that the last agent check took"),
-    ("check_desc", "MOP", "str", "The last check's outcome in words"),
-    ("agent_desc", "MOP", "str", "The last agent check's outcome in words"),
-    ("check_rise", "CGS", "u32", "Good checks that bring the server up"),
-    ("check_fall", "CGS", "u32", "Failed checks that take the server down"),
-    ("check_health", "CGS", "u32", "Where the server stands between the two"),
-    ("agent_rise", "CGS", "u32", "Good agent checks that bring the server up"),
-    ("agent_fall", "CGS", "u32", "Failed agent checks that take the server down"),
-    ("agent_health", "CGS", "u32", "Where the server stands between the two"),
-    ("addr", "CGS", "str", "Where the server takes requests"),
-    ("cookie", "CNS", "str", "Name of the backend's cookie, or the server's value of it"),
-    ("mode", "CGS", "str", "Always http"),
-    ("algo", "CGS", "str", "How servers take turns"),
-    ("conn_rate", "MRP", "u32", "Connections in the last second"),
-    ("conn_rate_max", "MMP", "u32", "Most connections in a second"),
-    ("conn_tot", "MCP", "u64", "Connections so far"),
-    ("intercepted", "MCP", "u64", "Requests that were answered here"),
-    ("dcon", "MCP", "u64", "Connections denied"),
-    ("dses", "MCP", "u64", "Sessions denied"),
-    ("wrew", "MCP", "u64", "Headers that could not be rewritten"),
-    ("connect", "MCP", "u64", "Connections made to servers"),
-    ("reuse", "MCP", "u64", "Requests over connections that were there already"),
-    ("cache_lookups", "MCP", "u64", "Requests looked up in a cache"),
-    ("cache_hits", "MCP", "u64", "Requests found in a cache"),
-    ("srv_icur", "MGP", "u32", "Open connections to the server without a request"),
-    ("src_ilim", "CLP", "u32", "Most such connections that are kept"),
-    ("qtime_max", "MMP", "u32", "Longest time a request waited for a server"),
-    ("ctime_max", "MMP", "u32", "Longest time to connect"),
-    ("rtime_max", "MMP", "u32", "Longest time to a response's head"),
-    ("ttime_max", "MMP", "u32", "Longest time of a whole exchange"),
-    ("eint", "MCP", "u64", "Internal errors"),
-    ("idle_conn_cur", "MGP", "u32", "Idle connections that have not proved to be kept open"),
-    ("safe_conn_cur", "MGP", "u32", "Idle connections that have"),
-    ("used_conn_cur", "MGP", "u32", "Connections in use"),
-    ("need_conn_est", "MGP", "u32", "Connections that are likely to be needed"),
-    ("uweight", "MaP", "u32", "Share of the requests that is wanted"),
-    ("agg_server_status", "MGP", "u32", "Servers by status"),
-    ("agg_server_check_status", "MGP", "u32", "Servers by their checks' state"),
-    ("agg_check_status", "MGP", "u32", "Checks by outcome"),
-    ("srid", "MGP", "u32", "How often the server's number was given anew"),
-    ("sess_other", "MCP", "u64", "Sessions of another protocol than HTTP"),
-    ("h1sess", "MCP", "u64", "HTTP/1 sessions"),
-    ("h2sess", "MCP", "u64", "HTTP/2 sessions"),
-    ("h3sess", "MCP", "u64", "HTTP/3 sessions"),
-    ("req_other", "MCP", "u64", "Requests of another protocol than HTTP"),
-    ("h1req", "MCP", "u64", "HTTP/1 requests"),
-    ("h2req", "MCP", "u64", "HTTP/2 requests"),
-    ("h3req", "MCP", "u64", "HTTP/3 requests"),
-    ("proto", "CNS", "str", "Protocol of the listener"),
-    ("priv_idle_cur", "MGP", "u32", "Idle connections that belong to one client"),
-    ("reqbin", "MCP", "u64", "Request bytes that came in"),
-    ("reqbout", "MCP", "u64", "Request bytes that went out"),
-    ("resbin", "MCP", "u64", "Response bytes that came in"),
-    ("resbout", "MCP", "u64", "Response bytes that went out"),
-    ("cache_hint_hits", "MCP", "u64", "Requests that a hint found in a cache"),
-];
+impl Field<'_> {
+    /// Appends its line, from its position on.
+    pub fn line(&self, described: bool, out: &mut String) {
+        self.try_line(described, out)
+            .expect("a string takes any text");
+    }
+
+    fn try_line(&self, described: bool, out: &mut String) -> fmt::Result {
+        let Self {
+            position,
+            name,
+            tags,
+            kind,
+            about,
+            value,
+        } = self;
+        write!(out, "{position}.{name}.{PROCESS}:{tags}{VOLATILE}:{kind}:")?;
+        match value {
+            // A reason or a name from elsewhere must not look like a line.
+            Cell::Text(text) => out.push_str(&text.replace(['\r', '\n'], " ")),
+            figure => write!(out, "{figure}")?,
+        }
+        if described {
+            write!(out, ":\"{about}\"")?;
+        }
+        writeln!(out)
+    }
+}
+
+/// The row that a figure belongs to.
+#[derive(Serialize, Clone, Copy)]
+#[serde(rename_all = "camelCase")]
+struct Owner {
+    #[serde(skip)]
+    letter: char,
+    obj_type: &'static str,
+    proxy_id: u32,
+    id: u32,
+}
+
+impl Owner {
+    fn of(row: &StatRow) -> Self {
+        let (letter, obj_type) = match row.kind {
+            Kind::Frontend => ('F', "Frontend"),
+            Kind::Backend => ('B', "Backend"),
+            Kind::Server => ('S', "Server"),
+        };
+        Self {
+            letter,
+            obj_type,
+            proxy_id: row.proxy_id,
+            id: row.server_id,
+        }
+    }
+}
+
+/// As a line begins.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}.", self.letter, self.proxy_id, self.id)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FieldJson<'a> {
+    #[serde(flatten)]
+    owner: Option<Owner>,
+    field: Name,
+    process_num: u32,
+    tags: Tags,
+    value: Typed<'a>,
+}
+
+#[derive(Serialize)]
+struct Name {
+    pos: usize,
+    name: &'static str,
+}
+
+#[derive(Serialize)]
+struct Tags {
+    origin: &'static str,
+    nature: &'static str,
+    scope: &'static str,
+}
+
+#[derive(Serialize)]
+struct Typed<'a> {
+    r#type: &'static str,
+    value: Json<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Json<'a> {
+    Number(u64),
+    Signed(i64),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> FieldJson<'a> {
+    fn of(owner: Option<Owner>, field: Field<'a>) -> Self {
+        Self {
+            owner,
+            field: Name {
+                pos: field.position,
+                name: field.name,
+            },
+            process_num: PROCESS,
+            tags: Tags::of(field.tags),
+            value: Typed {
+                r#type: field.kind,
+                value: match field.value {
+                    Cell::Number(number) => Json::Number(number),
+                    Cell::Signed(number) => Json::Signed(number),
+                    Cell::Text(text) => Json::Text(text),
+                    Cell::Empty => Json::Text(Cow::default()),
+                },
+            },
+        }
+    }
+}
+
+impl Tags {
+    /// The words for the three letters.
+    fn of(letters: &str) -> Self {
+        let mut letters = letters.chars();
+        Self {
+            origin: match letters.next() {
+                Some('K') => "Key",
+                Some('S') => "Status",
+                Some('C') => "Config",
+                Some('P') => "Product",
+                _ => "Metric",
+            },
+            nature: match letters.next() {
+                Some('a') => "Avg",
+                Some('A') => "Age",
+                Some('C') => "Counter",
+                Some('D') => "Duration",
+                Some('L') => "Limit",
+                Some('M') => "Max",
+                Some('N') => "Name",
+                Some('O') => "Output",
+                Some('R') => "Rate",
+                _ => "Gauge",
+            },
+            scope: match letters.next() {
+                Some('S') => "Service",
+                _ => "Process",
+            },
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
     use tokio::time::Instant;
 
     use super::*;
     use crate::stats::{fixture, rows};
 
     #[test]
-    fn every_column_says_what_it_is() {
-        for (name, _) in COLUMNS {
-            let nature = nature(name);
-            assert_ne!(nature, UNKNOWN, "{name}");
-            assert!(!nature.tag_names().contains(&"Unknown"), "{name}");
-            assert!(!nature.about.contains(['"', '\n']), "{name}");
-        }
-        assert_eq!(NATURES.len(), COLUMNS.len());
-    }
-
-    #[test]
-    fn a_field_is_a_line_with_its_numbers_its_nature_and_its_value() {
+    fn a_line_has_place_tags_type_and_value_as_haproxy_has_them() {
         let rows = rows(&fixture::source(), Instant::now());
-        let text = lines(rows.iter(), false);
-        for line in [
-            "F.3.0.7.stot.1:MCPV:u64:10\n",
-            "S.4.3.17.status.1:SGPV:str:UP\n",
-            "S.4.3.0.pxname.1:KNSV:str:nodes\n",
-            "B.4.0.76.algo.1:CGSV:str:roundrobin\n",
+        let lines = lines(rows.iter(), false);
+        for expected in [
+            "F.3.0.0.pxname.1:KNSV:str:localnodes",
+            "F.3.0.17.status.1:SGPV:str:OPEN",
+            "S.4.3.4.scur.1:MGPV:u32:0",
+            "S.4.3.7.stot.1:MCPV:u64:1234567",
+            "S.4.3.19.act.1:SGPV:u32:1",
+            "S.4.3.55.lastsess.1:MAPV:s32:0",
+            "S.4.3.73.addr.1:CGSV:str:10.0.0.49:3000",
+            "B.4.0.19.act.1:MGPV:u32:4",
+            "B.4.0.76.algo.1:CGSV:str:roundrobin",
         ] {
-            assert!(text.contains(line), "{line} is not in {text}");
+            assert!(lines.lines().any(|line| line == expected), "{expected}");
         }
-        let described = lines(rows.iter(), true);
-        assert!(described.contains(":str:UP:\"How it is doing\"\n"));
-        assert_eq!(text.lines().count(), described.lines().count());
+        assert!(!lines.contains("\n\n") && !lines.contains(".rate_lim.1:CLPV:u32:\n"));
     }
 
     #[test]
-    fn json_has_an_array_for_each_row_and_an_object_for_each_field() {
+    fn every_column_can_be_described_in_a_line() {
+        for (name, _, _, about, _) in COLUMNS {
+            assert!(
+                !about.is_empty() && !about.contains(['"', '\n']),
+                "{name}: {about}"
+            );
+        }
         let rows = rows(&fixture::source(), Instant::now());
-        let text = json(rows.iter(), false);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value.as_array().unwrap().len(), 9);
-        let of = |row: usize, name: &str| {
-            let fields = value[row].as_array().unwrap().iter();
+        let described = lines(rows.iter(), true);
+        assert!(described.contains(".17.status.1:SGPV:str:UP:\"How it is doing\"\n"));
+        let plain = lines(rows.iter(), false);
+        assert_eq!(plain.lines().count(), described.lines().count());
+    }
+
+    #[test]
+    fn json_says_the_same_in_haproxys_schema() {
+        let rows = rows(&fixture::source(), Instant::now());
+        let text = json(rows.iter());
+        let begins = "[[{\"objType\":\"Frontend\",\"proxyId\":3,\"id\":0,\"field\":{\"pos\":0,\
+            \"name\":\"pxname\"},\"processNum\":1,\"tags\":{\"origin\":\"Key\",\"nature\":\"Name\",\
+            \"scope\":\"Service\"},\"value\":{\"type\":\"str\",\"value\":\"localnodes\"}},";
+        assert!(text.starts_with(begins), "{text}");
+        let all: Value = serde_json::from_str(&text).unwrap();
+        let all = all.as_array().unwrap();
+        assert_eq!(all.len(), 1 + 7 + 1);
+        let of = |row: &Value, name: &str| {
+            let fields = row.as_array().unwrap().iter();
             let mut found = fields.filter(|field| field["field"]["name"] == name);
-            found.next().unwrap()
+            found.next().map(|field| field["value"].clone())
         };
-        assert_eq!(of(0, "stot")["value"]["value"], 10);
-        assert_eq!(of(0, "stot")["objType"], "Frontend");
-        assert_eq!(of(1, "svname")["value"]["value"], "s1");
-        assert_eq!(of(1, "status")["tags"]["nature"], "Gauge");
+        let never = Some(json!({ "type": "s32", "value": -1 }));
+        assert!(all.iter().any(|row| of(row, "lastsess") == never));
+        assert_eq!(of(&all[0], "lastsess"), None);
+        let fields: usize = all.iter().map(|row| row.as_array().unwrap().len()).sum();
+        assert_eq!(fields, lines(rows.iter(), false).lines().count());
     }
 }

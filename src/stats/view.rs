@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::source::Source;
 use crate::{
-    counters::{Counter, Counters, Gauge, Rate, Timing},
+    counters::{ByClass, Distribution, Gauge, OwnCounter, Rate, Timing, Traffic, unix_seconds},
     pool::{
         Server, Snapshot, Status,
         server::{Cause, CheckReport, Origin},
     },
+    proxy::IDLE_PER_SERVER,
 };
 
 /// The frontend's name, which scripts and dashboards know.
@@ -177,11 +178,28 @@ pub struct StatRow {
     pub bytes_in: u64,
     /// Response bytes.
     pub bytes_out: u64,
-    /// Responses by class: 1xx to 5xx, then everything else.
-    pub responses: [u64; 6],
+    /// Bytes of answered requests as sent to servers.
+    pub bytes_to_servers: u64,
+    /// Bytes of responses as received from servers.
+    pub bytes_from_servers: u64,
+    /// Responses by class: 1xx to 5xx, then everything else. Of a server, those
+    /// that it gave; of a proxy, those that clients got, our own included.
+    pub responses: ByClass<u64>,
+    /// How long the heads of a server's responses took to come, from the
+    /// request being sent, by class. The counts go back only when
+    /// an operator clears them.
+    pub latency: Option<Box<ByClass<Distribution>>>,
 
+    /// Requests that wait for a server to come back (backends); none waits at
+    /// a server that is there.
+    pub queue: Option<Level>,
+    /// Requests that were refused for what they asked for, and would otherwise
+    /// have come here.
+    pub denied_requests: Option<u64>,
     /// Requests that could not be read.
     pub request_errors: Option<u64>,
+    /// Connections to servers that failed by a fault of our own.
+    pub internal_errors: u64,
     /// Connections that could not be made.
     pub connect_errors: Option<u64>,
     /// Responses that were broken off, malformed or never came.
@@ -198,12 +216,25 @@ pub struct StatRow {
     pub client_aborts: Option<u64>,
     /// Exchanges the server broke off.
     pub server_aborts: Option<u64>,
-    /// New connections made (servers).
+    /// New connections made.
     pub connects: Option<u64>,
-    /// Requests over connections that were already there (servers).
+    /// Requests over connections that were already there.
     pub reuses: Option<u64>,
+    /// Faults that requests met at a server and the pool was told of.
+    pub observed_faults: Option<u64>,
+    /// Sticky cookies that named a server that was down and were replaced
+    /// (backends).
+    pub rebinds: Option<u64>,
     /// Open connections without a request (servers).
     pub idle_connections: Option<u32>,
+    /// Open connections with a request or a tunnel (servers).
+    pub used_connections: Option<u32>,
+    /// Connections that will probably be needed (servers).
+    pub needed_connections: Option<u32>,
+    /// Connections that may be open without a request (servers).
+    pub idle_limit: Option<u32>,
+    /// Time until there was a server to take the request.
+    pub queue_time: Option<Times>,
     /// Time to connect.
     pub connect_time: Option<Times>,
     /// Time to the response's head.
@@ -244,7 +275,7 @@ impl StatRow {
 }
 
 /// Something now, and the most it ever was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Level {
     /// Now.
     pub now: u32,
@@ -275,7 +306,8 @@ pub struct Connections {
     pub total: u64,
 }
 
-/// A duration's average over the last 1,024 requests, and its maximum.
+/// A duration's average over the last 1,024 requests of each worker, and its
+/// maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// The average.
@@ -286,9 +318,9 @@ pub struct Times {
 
 impl Times {
     /// `None` before the first entry: no time has been measured then.
-    fn of(timing: &Timing) -> Option<Self> {
-        let (average, max) = (timing.average(), timing.max());
-        (!max.is_zero()).then_some(Self { average, max })
+    fn of(traffic: &[&Traffic], read: fn(&Traffic) -> &Timing) -> Option<Self> {
+        let (average, max) = Timing::over(traffic.iter().copied().map(read))?;
+        Some(Self { average, max })
     }
 }
 
@@ -376,7 +408,7 @@ pub fn rows(source: &Source, now: Instant) -> Rows {
     let footing = Footing::of(&snapshot);
     Rows {
         frontend: frontend_row(source),
-        backend: backend_row(source, &snapshot, footing),
+        backend: backend_row(source, &snapshot, footing, now),
         servers,
         footing,
         generation: snapshot.generation,
@@ -384,12 +416,18 @@ pub fn rows(source: &Source, now: Instant) -> Rows {
 }
 
 fn frontend_row(source: &Source) -> StatRow {
-    let counters = &source.totals.frontend;
+    let totals = &source.totals;
+    let counters = &totals.frontend;
     let status = if source.is_draining() || !(source.accepts)() {
         RowStatus::Stop
     } else {
         RowStatus::Open
     };
+    let mut responses = totals.responses();
+    for (all, unread) in responses.iter_mut().zip(totals.unread()) {
+        *all += unread;
+    }
+    let errors = totals.tallies().map(|tally| tally.request_errors.get());
     StatRow {
         kind: Kind::Frontend,
         proxy: FRONTEND.into(),
@@ -404,14 +442,22 @@ fn frontend_row(source: &Source) -> StatRow {
             rate: (&counters.connection_rate).into(),
             total: counters.connections_total.get(),
         }),
-        request_rate: Some((&counters.request_rate).into()),
-        request_errors: Some(counters.request_errors.get()),
-        ..common(counters, status)
+        request_rate: Some((&totals.request_rate).into()),
+        responses,
+        denied_requests: Some(totals.tallies().map(|tally| tally.denied.get()).sum()),
+        request_errors: Some(errors.sum()),
+        ..common(&traffic_of_all(source), status)
     }
 }
 
-fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing) -> StatRow {
-    let counters = &source.totals.backend;
+fn traffic_of_all(source: &Source) -> Vec<&Traffic> {
+    let tallies = source.totals.tallies();
+    tallies.map(|tally| &tally.traffic).collect()
+}
+
+fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing, now: Instant) -> StatRow {
+    let standing = snapshot.standing;
+    let totals = &source.totals;
     let status = if footing.serves() {
         RowStatus::Up
     } else {
@@ -434,7 +480,18 @@ fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing) -> StatRo
         weight: Some(active().map(|server| u32::from(server.weight)).sum()),
         effective_weight: Some(active().map(|server| effective_weight(server)).sum()),
         active: Some(active().count() as u32),
-        ..upstream(counters, status)
+        since: standing.map(|standing| now.saturating_duration_since(standing.since)),
+        downs: standing.map(|standing| standing.downs),
+        downtime: standing.map(|standing| standing.downtime(now)),
+        queue: Some((&totals.backend.waiting).into()),
+        // What is refused does not come so far.
+        denied_requests: Some(0),
+        rebinds: Some(totals.tallies().map(|tally| tally.rebinds.get()).sum()),
+        sessions: (&totals.backend.active).into(),
+        session_rate: (&totals.request_rate).into(),
+        last_request: last_request(&totals.request_rate, totals.requests()),
+        responses: totals.responses(),
+        ..upstream(&traffic_of_all(source), status)
     }
 }
 
@@ -451,6 +508,8 @@ fn footing_in_words(footing: Footing) -> &'static str {
 
 fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
     let counters = &server.live.counters;
+    let traffic: Vec<&Traffic> = counters.tallies().map(|tally| &tally.traffic).collect();
+    let latency = counters.responses();
     StatRow {
         kind: Kind::Server,
         proxy: source.service.to_string(),
@@ -461,10 +520,17 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
         since: Some(now.saturating_duration_since(server.since)),
         server: Some(Arc::clone(server)),
         cookie: source.cookie.as_ref().map(|_| server.name.to_string()),
-        // Connections belong to a server; nobody counts them for the backend.
-        connects: Some(counters.connects.get()),
-        reuses: Some(counters.reuses.get()),
-        idle_connections: Some(counters.idle.get()),
+        sessions: (&counters.active).into(),
+        session_rate: (&counters.request_rate).into(),
+        last_request: last_request(&counters.request_rate, counters.requests()),
+        responses: latency.each_ref().map(Distribution::count),
+        latency: Some(Box::new(latency)),
+        queue: Some(Level::default()),
+        observed_faults: Some(counters.tallies().map(|t| t.observed_faults.get()).sum()),
+        needed_connections: Some(counters.needed.get()),
+        idle_limit: Some((IDLE_PER_SERVER * source.process.workers) as u32),
+        idle_connections: Some(counters.idle()),
+        used_connections: Some(counters.used()),
         weight: Some(server.weight.into()),
         effective_weight: Some(effective_weight(server)),
         throttle: throttle(server),
@@ -472,7 +538,7 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
         failed_checks: server.health.map(|_| server.failed_checks),
         downs: Some(server.downs),
         downtime: Some(server.downtime(now)),
-        ..upstream(counters, RowStatus::of(server))
+        ..upstream(&traffic, RowStatus::of(server))
     }
 }
 
@@ -501,29 +567,41 @@ pub(super) fn reason(status: Status) -> Option<String> {
     }
 }
 
+fn last_request(rate: &Rate, requests: u64) -> Option<u64> {
+    rate.seconds_since_last(requests, unix_seconds())
+}
+
 /// What backends and servers have in common.
-fn upstream(counters: &Counters, status: RowStatus) -> StatRow {
-    let some = |counter: &Counter| Some(counter.get());
+fn upstream(traffic: &[&Traffic], status: RowStatus) -> StatRow {
+    let some = |read: fn(&Traffic) -> &OwnCounter| Some(sum(traffic, read));
     StatRow {
-        balanced: some(&counters.balanced),
-        last_request: counters.seconds_since_last(),
-        connect_errors: some(&counters.connect_errors),
-        response_errors: some(&counters.response_errors),
-        retries: some(&counters.retries),
-        redispatches: some(&counters.redispatches),
-        rescues: some(&counters.rescues),
-        tunnels_closed: some(&counters.tunnels_closed),
-        client_aborts: some(&counters.client_aborts),
-        server_aborts: some(&counters.server_aborts),
-        connect_time: Times::of(&counters.connect_time),
-        response_time: Times::of(&counters.response_time),
-        total_time: Times::of(&counters.total_time),
-        ..common(counters, status)
+        balanced: some(|t| &t.balanced),
+        connect_errors: some(|t| &t.connect_errors),
+        response_errors: some(|t| &t.response_errors),
+        retries: some(|t| &t.retries),
+        redispatches: some(|t| &t.redispatches),
+        rescues: some(|t| &t.rescues),
+        tunnels_closed: some(|t| &t.tunnels_closed),
+        client_aborts: some(|t| &t.client_aborts),
+        server_aborts: some(|t| &t.server_aborts),
+        connects: some(|t| &t.connects),
+        reuses: some(|t| &t.reuses),
+        queue_time: Times::of(traffic, |t| &t.queue_time),
+        connect_time: Times::of(traffic, |t| &t.connect_time),
+        response_time: Times::of(traffic, |t| &t.response_time),
+        total_time: Times::of(traffic, |t| &t.total_time),
+        ..common(traffic, status)
     }
 }
 
+/// A figure over all workers.
+fn sum(traffic: &[&Traffic], read: fn(&Traffic) -> &OwnCounter) -> u64 {
+    traffic.iter().map(|own| read(own).get()).sum()
+}
+
 /// What all rows have in common, and nothing else filled in.
-fn common(counters: &Counters, status: RowStatus) -> StatRow {
+fn common(traffic: &[&Traffic], status: RowStatus) -> StatRow {
+    let requests = sum(traffic, |t| &t.requests);
     StatRow {
         kind: Kind::Server,
         proxy: String::new(),
@@ -537,18 +615,24 @@ fn common(counters: &Counters, status: RowStatus) -> StatRow {
         server: None,
         algorithm: None,
         cookie: None,
-        sessions: (&counters.active).into(),
+        sessions: Level::default(),
         sessions_limit: None,
-        sessions_total: counters.requests.get(),
-        session_rate: (&counters.request_rate).into(),
+        sessions_total: requests,
+        session_rate: Level::default(),
         connections: None,
         request_rate: None,
-        requests: counters.requests.get(),
+        requests,
         balanced: None,
         last_request: None,
-        bytes_in: counters.bytes_in.get(),
-        bytes_out: counters.bytes_out.get(),
-        responses: counters.responses.each_ref().map(Counter::get),
+        bytes_in: sum(traffic, |t| &t.bytes_in),
+        bytes_out: sum(traffic, |t| &t.bytes_out),
+        bytes_to_servers: sum(traffic, |t| &t.bytes_to_servers),
+        bytes_from_servers: sum(traffic, |t| &t.bytes_from_servers),
+        internal_errors: sum(traffic, |t| &t.internal_errors),
+        responses: ByClass::default(),
+        latency: None,
+        queue: None,
+        denied_requests: None,
         request_errors: None,
         connect_errors: None,
         response_errors: None,
@@ -560,7 +644,13 @@ fn common(counters: &Counters, status: RowStatus) -> StatRow {
         server_aborts: None,
         connects: None,
         reuses: None,
+        observed_faults: None,
+        rebinds: None,
         idle_connections: None,
+        used_connections: None,
+        needed_connections: None,
+        idle_limit: None,
+        queue_time: None,
         connect_time: None,
         response_time: None,
         total_time: None,

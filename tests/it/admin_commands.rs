@@ -265,6 +265,9 @@ fn counters_start_from_zero_for_one_server_or_for_all() {
         ("0".into(), "0".into())
     );
     assert_eq!(of("FRONTEND", "req_tot"), "0");
+    let metrics = String::from_utf8(balancer.stats("/metrics").body).unwrap();
+    let series = "haproxy_frontend_http_requests_total{proxy=\"localnodes\"} 0\n";
+    assert!(metrics.contains(series), "{metrics}");
     assert_eq!(
         balancer.connect().get(&[]).unwrap().status,
         200,
@@ -273,6 +276,16 @@ fn counters_start_from_zero_for_one_server_or_for_all() {
     eventually("and is counted", || {
         (of("BACKEND", "stot") == "1").then_some(())
     });
+    // Cleared by every worker before the next command of the same line.
+    let cleared = ask(balancer.admin, "clear counters all;show stat nodes 2 -1");
+    let row: Vec<&str> = cleared
+        .trim_end()
+        .lines()
+        .last()
+        .unwrap()
+        .split(',')
+        .collect();
+    assert_eq!((row[1], row[7]), ("BACKEND", "0"), "{cleared}");
 }
 
 #[test]

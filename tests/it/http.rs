@@ -756,13 +756,13 @@ fn a_client_that_gives_up_is_logged_as_such() {
     });
     let balancer = balancer_over(&[&origin], &[]);
     let half = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nhalf";
-    for (visits, request) in (1..).zip([GET, half]) {
+    for (visits, (request, ended)) in (1..).zip([(GET, "CH"), (half, "CD")]) {
         let mut client = balancer.connect();
         client.send(request).unwrap();
         origin.wait_for(visits);
         drop(client);
         let line = log(&balancer, visits).pop().unwrap();
-        assert!(state(&line).starts_with("CH"), "{line}");
+        assert!(state(&line).starts_with(ended), "{line}");
     }
 }
 
@@ -818,13 +818,19 @@ fn a_kept_connection_that_is_not_used_is_closed_without_a_word() {
 
 #[test]
 fn a_bad_answer_is_a_502() {
-    for answer in [
-        "hello\r\n\r\n",
-        "",
-        "HTTP/1.1 200 OK\r\ncontent-le",
-        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+    for (answer, ended) in [
+        ("hello\r\n\r\n", "PH"),
+        ("", "SH"),
+        ("HTTP/1.1 200 OK\r\ncontent-le", "SH"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+            "PH",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "PH",
+        ),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", "PH"),
     ] {
         for reset in [false, true] {
             let origin = Origin::start(move |visit| {
@@ -839,7 +845,9 @@ fn a_bad_answer_is_a_502() {
                 line.contains(" nodes/s1 ") && line.contains(" 502 "),
                 "{line}"
             );
-            assert!(state(&line).starts_with("SH"), "{line}");
+            // A reset may overtake the answer before it.
+            let overtaken = reset && state(&line).starts_with("SH");
+            assert!(overtaken || state(&line).starts_with(ended), "{line}");
         }
     }
 }
@@ -1252,7 +1260,7 @@ fn the_log_has_a_line_for_each_exchange_as_haproxy_writes_it() {
         assert_eq!((*status, *bytes), ("200", size.to_string().as_str()));
         assert_eq!((*req, *res, *queue), ("-", "-", "0/0"));
         assert_eq!(*state, format!("--{affinity}"));
-        assert_eq!(*load, "1/1/1/1/0");
+        assert_eq!(*load, "1/1/0/0/0");
         assert_eq!(
             (*method, *target, *version),
             ("\"GET", "/#22a#22?b=c", "HTTP/1.1\"")

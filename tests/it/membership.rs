@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, kill_process};
 
 use super::support::{
+    client::Client,
     cluster::{Balancer, Server, cluster, cluster_with},
     eventually, free_port,
     load::{Load, Report},
     own_address,
+    process::Process,
 };
 
 /// Requests before a change, and from then on: enough for a gap of a
@@ -209,9 +211,7 @@ fn only_members_with_the_key_are_heard_and_it_can_be_rotated() {
         key(2),
     ] {
         std::fs::write(&file, keys).unwrap();
-        let read = |process: &super::support::process::Process| {
-            process.said().matches("gossip keys read again").count()
-        };
+        let read = |process: &Process| process.said().matches("gossip keys read again").count();
         let before = read(&balancer.process);
         eventually("the balancer reads its keys", || {
             (read(&balancer.process) > before).then_some(())
@@ -225,4 +225,51 @@ fn only_members_with_the_key_are_heard_and_it_can_be_rotated() {
 fn base64_of(bytes: &[u8]) -> String {
     use base64::{Engine, prelude::BASE64_STANDARD};
     BASE64_STANDARD.encode(bytes)
+}
+
+#[test]
+fn an_agent_answers_for_its_app() {
+    let balancer = Balancer::start(&[]);
+    let seed = balancer.gossip.to_string();
+    let server = Server::start_with("s1", &seed, &["--stats", "127.0.0.1:0"]);
+    balancer.wait_for(&[("s1", "up")]);
+    let stats = server.agent.says("where it shows itself", |line| {
+        let (_, url) = line.split_once("shows itself on http://")?;
+        url.strip_suffix("/metrics")?.parse().ok()
+    });
+    let ask = |path: &str| {
+        let mut client = Client::connect(stats).expect("the agent accepts");
+        client.request("GET", path, &["connection: close"]).unwrap()
+    };
+    assert_eq!(ask("/readyz").status, 200);
+    let metrics = String::from_utf8(ask("/metrics").body).unwrap();
+    for line in [
+        "tidings_agent_app_up 1",
+        "tidings_agent_app_starts_total 1",
+        "tidings_members{state=\"alive\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+
+    // Killed, the app is started again, and that is counted.
+    kill_process(server.app(), Signal::KILL).unwrap();
+    eventually("the second start is counted", || {
+        let metrics = String::from_utf8(ask("/metrics").body).unwrap();
+        let counted = metrics.contains("tidings_agent_app_starts_total 2")
+            && metrics.contains("tidings_agent_app_failures_total 1")
+            && metrics.contains("tidings_agent_app_up 1");
+        counted.then_some(())
+    });
+
+    let health = |stats: &str, flags: &[&str]| {
+        let args = [&["healthcheck", "--stats", stats], flags].concat();
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Process::start(&args).exit_code()
+    };
+    assert_eq!(health(&stats.to_string(), &["--ready"]), 0);
+    assert_eq!(health(&balancer.stats.to_string(), &["--ready"]), 0);
+    let alone = Balancer::start(&[]);
+    assert_eq!(health(&alone.stats.to_string(), &[]), 0);
+    assert_eq!(health(&alone.stats.to_string(), &["--ready"]), 1);
+    assert_eq!(health("127.0.0.1:1", &[]), 1);
 }

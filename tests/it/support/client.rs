@@ -92,8 +92,13 @@ impl Client {
 
     /// POSTs a body to `/`.
     pub(crate) fn post(&mut self, body: &str) -> io::Result<Answer> {
+        self.post_to("/", body)
+    }
+
+    /// POSTs a body to a path.
+    pub(crate) fn post_to(&mut self, path: &str, body: &str) -> io::Result<Answer> {
         let head = format!(
-            "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         self.send(head + body)?;

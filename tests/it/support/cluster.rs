@@ -1,7 +1,9 @@
 //! A load balancer and the servers that join it.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
+    ops::Deref,
     time::{Duration, Instant},
 };
 
@@ -20,7 +22,7 @@ use super::{
 pub(crate) struct Balancer {
     pub(crate) process: Process,
     pub(crate) http: SocketAddr,
-    pub(crate) stats: SocketAddr,
+    desk: Desk,
     pub(crate) gossip: SocketAddr,
     pub(crate) admin: SocketAddr,
     place: Place,
@@ -81,7 +83,7 @@ impl Balancer {
         Self {
             process,
             http,
-            stats,
+            desk: Desk { stats },
             gossip,
             admin,
             place,
@@ -94,14 +96,32 @@ impl Balancer {
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.http).expect("the balancer accepts")
     }
+}
 
+impl Deref for Balancer {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        &self.desk
+    }
+}
+
+/// A load balancer as its operators see it: what its statistics port shows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Desk {
+    pub(crate) stats: SocketAddr,
+}
+
+impl Desk {
     /// Something from the statistics port.
     #[track_caller]
     pub(crate) fn stats(&self, path: &str) -> Answer {
-        let mut client = Client::connect(self.stats).expect("the statistics port accepts");
-        client
-            .request("GET", path, &["connection: close"])
-            .expect("an answer")
+        self.try_stats(path).expect("an answer")
+    }
+
+    /// The same of one that may be away.
+    pub(crate) fn try_stats(&self, path: &str) -> io::Result<Answer> {
+        Client::connect(self.stats)?.request("GET", path, &["connection: close"])
     }
 
     /// What is listed under `/v1/` by that name.

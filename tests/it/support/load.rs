@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -12,10 +13,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{client::Client, eventually, ledger};
+use super::{
+    client::{Answer, Client},
+    eventually, ledger,
+};
 
 /// The longest that a load goes on, whatever its test does.
 const LONGEST: Duration = Duration::from_mins(1);
+
+/// What is behind the load balancer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site {
+    /// POSTs something that is known by this number.
+    pub(crate) post: fn(&mut Client, u64) -> io::Result<Answer>,
+    /// The server that gave an answer.
+    pub(crate) server: fn(&Answer) -> String,
+}
+
+/// The toy servers, which keep a record of the POSTs.
+const TOYS: Site = Site {
+    post: |client, id| client.post(&id.to_string()),
+    server: Answer::server,
+};
 
 /// A load that is running.
 #[derive(Debug)]
@@ -43,6 +62,10 @@ pub(crate) struct Report {
 pub(crate) struct Failed {
     pub(crate) method: &'static str,
     pub(crate) why: String,
+    pub(crate) at: Instant,
+    /// It was the first on its connection: where nobody takes connections,
+    /// nothing that was accepted is lost.
+    pub(crate) first: bool,
 }
 
 impl Load {
@@ -53,6 +76,11 @@ impl Load {
 
     /// The same over as many connections as are asked for.
     pub(crate) fn with(addr: SocketAddr, connections: usize) -> Self {
+        Self::on(TOYS, addr, connections)
+    }
+
+    /// The same on another site.
+    pub(crate) fn on(site: Site, addr: SocketAddr, connections: usize) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let sent = Arc::<AtomicU64>::default();
         let report = Arc::<Mutex<Report>>::default();
@@ -60,7 +88,7 @@ impl Load {
             .map(|index| {
                 let (stop, sent, report) = (stop.clone(), sent.clone(), report.clone());
                 thread::spawn(move || {
-                    let part = one_connection(addr, index as u64, &stop, &sent);
+                    let part = one_connection(site, addr, index as u64, &stop, &sent);
                     report.lock().unwrap().add(part);
                 })
             })
@@ -112,7 +140,13 @@ impl Report {
     }
 }
 
-fn one_connection(addr: SocketAddr, index: u64, stop: &AtomicBool, sent: &AtomicU64) -> Report {
+fn one_connection(
+    site: Site,
+    addr: SocketAddr,
+    index: u64,
+    stop: &AtomicBool,
+    sent: &AtomicU64,
+) -> Report {
     let start = Instant::now();
     let mut report = Report::default();
     let mut client = None;
@@ -122,7 +156,8 @@ fn one_connection(addr: SocketAddr, index: u64, stop: &AtomicBool, sent: &Atomic
             .then(ledger::new_id);
         let method = if post.is_some() { "POST" } else { "GET" };
         let began = Instant::now();
-        let outcome = one_request(&mut client, addr, post);
+        let first = client.is_none();
+        let outcome = one_request(site, &mut client, addr, post);
         report.posts.extend(post.map(|id| (id, outcome.is_ok())));
         report.requests += 1;
         sent.fetch_add(1, Relaxed);
@@ -133,7 +168,13 @@ fn one_connection(addr: SocketAddr, index: u64, stop: &AtomicBool, sent: &Atomic
             }
             Err(why) => {
                 client = None;
-                report.failed.push(Failed { method, why });
+                let at = began;
+                report.failed.push(Failed {
+                    method,
+                    why,
+                    at,
+                    first,
+                });
             }
         }
     }
@@ -141,6 +182,7 @@ fn one_connection(addr: SocketAddr, index: u64, stop: &AtomicBool, sent: &Atomic
 }
 
 fn one_request(
+    site: Site,
     client: &mut Option<Client>,
     addr: SocketAddr,
     post: Option<u64>,
@@ -150,7 +192,7 @@ fn one_request(
         None => Client::connect(addr).map_err(|err| format!("connect: {err}"))?,
     };
     let answer = match post {
-        Some(id) => connected.post(&id.to_string()),
+        Some(id) => (site.post)(&mut connected, id),
         None => connected.get(&[]),
     };
     let answer = answer.map_err(|err| err.to_string())?;
@@ -160,5 +202,5 @@ fn one_request(
     if answer.header("connection") != Some("close") {
         *client = Some(connected);
     }
-    Ok(answer.server())
+    Ok((site.server)(&answer))
 }

@@ -3,11 +3,13 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod docker;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod netns;
 pub(crate) mod origin;
 pub(crate) mod process;
+pub(crate) mod syslog;
 
 use std::{
     io::Write,
