@@ -5,10 +5,7 @@ use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
     process::ExitCode,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
     thread::JoinHandle,
     time::Duration,
 };
@@ -37,8 +34,9 @@ use crate::{
 /// The frontend's name, which scripts know.
 pub const FRONTEND: &str = "localnodes";
 
-/// How long `/readyz` says no before connections are refused, so that whoever
-/// asks it has a chance to look elsewhere.
+/// How long `/readyz` says no, and each answer that its connection ends with
+/// it, before connections are refused: whoever asks has a chance to look
+/// elsewhere, and no request is on its way when a connection is closed.
 const NOTICE: Duration = Duration::from_millis(200);
 
 /// Member events on their way to the pool. Gossip keeps what does not fit.
@@ -95,10 +93,11 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         inputs,
         totals: Arc::default(),
         access_log,
+        ending: Arc::default(),
         draining: CancellationToken::new(),
         control: proxy::Control::default(),
     };
-    let ending = Arc::new(AtomicBool::new(false));
+    let ending = Arc::clone(&shared.ending);
     let source = Arc::new(stats::Source {
         pool: shared.pool.clone(),
         totals: Arc::clone(&shared.totals),
@@ -110,9 +109,11 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         members: list_members(gossip.clone()),
         figures: stats::gossip_figures(&gossip),
         gossip_keyed: keyed,
+        history: stats::History::default(),
         log_lines_dropped: log_dropped,
         draining: Arc::clone(&ending),
         accepts: accepts(shared.control.clone()),
+        declare: args.stats_admin.then(|| declare(gossip.clone())),
         auth: args
             .stats_auth
             .clone()

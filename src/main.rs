@@ -19,7 +19,6 @@ use tidings::{
     lines::{Lines, Text},
     syslog::{Severity, Syslog},
 };
-use tokio::runtime::{self, Runtime};
 use tracing_subscriber::{
     filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -32,12 +31,17 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let started = runtime.and_then(|runtime| Ok((start_logging(&cli, &runtime)?, runtime)));
-    let ((log, syslog), runtime) = match started {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let started = runtime.and_then(|runtime| {
+        let (log, syslog) = runtime.block_on(start_logging(&cli))?;
+        Ok((runtime, log, syslog))
+    });
+    let (runtime, log, syslog) = match started {
         Ok(started) => started,
         Err(err) => {
-            complain(&format!("a thread or its runtime cannot start: {err}"));
+            complain(&format!("no thread can be started: {err}"));
             return ExitCode::FAILURE;
         }
     };
@@ -128,14 +132,16 @@ fn mistake(err: &clap::Error) -> String {
 
 /// Everything but the access log goes to stderr, one line an event, and to
 /// syslog where that is asked for. Nobody waits for either.
-fn start_logging(cli: &Cli, runtime: &Runtime) -> io::Result<(Lines, Option<Syslog>)> {
+async fn start_logging(cli: &Cli) -> io::Result<(Lines, Option<Syslog>)> {
     let (lines, _writer) = Lines::start("log", Text::to(io::stderr()), Arc::default())?;
-    let syslog = cli.syslog().map(|(target, node)| {
-        let node = node.cloned();
-        let node = node.unwrap_or_else(|| runtime.block_on(host::name()));
-        Syslog::start(target.clone(), node.as_str())
-    });
-    let syslog = syslog.transpose()?;
+    let syslog = match cli.syslog() {
+        None => None,
+        Some((target, Some(node))) => Some(Syslog::start(target.clone(), node.as_str())?),
+        Some((target, None)) => {
+            let node = host::name().await;
+            Some(Syslog::start(target.clone(), node.as_str())?)
+        }
+    };
     let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(lines.clone())
         .log_internal_errors(false)

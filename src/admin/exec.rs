@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
-    Controls,
+    Controls, Declare,
     answer::{Answer, Grade, Outcome},
     command::{Change, Clear, Command, Target, Weight},
     fleet, show,
@@ -84,24 +84,37 @@ pub async fn set(target: &Target, change: Change, controls: &Controls) -> Result
         Change::State(state) => Wish::State(state),
         Change::Weight(weight) => Wish::Weight(wanted_weight(weight, &server)),
     };
-    (controls.declare)(&controls.source.service, &server.name, wish)?;
-    described_anew(&server, controls).await;
+    declare(&controls.source, &controls.declare, &[(server, wish)]).await
+}
+
+/// Records what is wanted of servers, and waits until the pool shows it.
+pub async fn declare(
+    source: &Source,
+    declare: &Declare,
+    wishes: &[(Arc<Server>, Wish)],
+) -> Result<(), String> {
+    for (server, wish) in wishes {
+        declare(&source.service, &server.name, *wish)?;
+    }
+    let known: Vec<&Arc<Server>> = wishes.iter().map(|(server, _)| server).collect();
+    described_anew(&known, source).await;
     Ok(())
 }
 
-/// Waits for a newer description of the server than this one.
-pub(super) async fn described_anew(known: &Arc<Server>, controls: &Controls) {
-    let is_news = |snapshot: &Snapshot| {
+/// Waits for newer descriptions of all these servers.
+pub(super) async fn described_anew(known: &[&Arc<Server>], source: &Source) {
+    let is_news = |snapshot: &Snapshot, known: &Arc<Server>| {
         let now = snapshot.by_name(known.name.as_str());
         now.is_none_or(|now| !Arc::ptr_eq(now, known))
     };
+    let all_are = |now: &Snapshot| known.iter().all(|known| is_news(now, known));
     // Not an error: it is on record, and takes effect when the pool gets to it.
-    shown(is_news, controls).await;
+    shown(all_are, source).await;
 }
 
 /// Waits until the pool shows something; says whether it did in time.
-pub(super) async fn shown(seen: impl Fn(&Snapshot) -> bool, controls: &Controls) -> bool {
-    let mut pool = controls.source.pool.clone();
+pub(super) async fn shown(seen: impl Fn(&Snapshot) -> bool, source: &Source) -> bool {
+    let mut pool = source.pool.clone();
     let waiting = async {
         loop {
             let snapshot = pool.load();
@@ -131,7 +144,7 @@ pub(super) fn check_backend(target: &Target, source: &Source) -> Result<(), Stri
 }
 
 /// `None` is what the server has by itself, whatever that will be.
-fn wanted_weight(weight: Weight, server: &Server) -> Option<u16> {
+pub fn wanted_weight(weight: Weight, server: &Server) -> Option<u16> {
     match weight {
         Weight::Absolute(weight) => Some(weight),
         Weight::Percent(100) => None,
@@ -196,7 +209,7 @@ async fn clear(what: &Clear, controls: &Controls) -> Outcome {
     if forget == Forget::Everything {
         let name = only.as_ref().map(|server| server.name.clone());
         controls.tell(Input::CountersCleared(name)).await?;
-        shown(|now| now.generation > snapshot.generation, controls).await;
+        shown(|now| now.generation > snapshot.generation, source).await;
     }
     Ok(match only {
         Some(_) => Answer::info("Server counters cleared."),

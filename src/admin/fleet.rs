@@ -51,7 +51,7 @@ pub(super) async fn tell(target: &Target, what: Tell, controls: &Controls) -> Ou
     controls
         .tell(Input::Told(server.name.clone(), order))
         .await?;
-    described_anew(&server, controls).await;
+    described_anew(&[&server], &controls.source).await;
     Ok(Answer::silent())
 }
 
@@ -74,7 +74,7 @@ async fn move_to(
     }
     let moved = Input::Resolved(server.name.clone(), Some(SocketAddr::new(ip, port)));
     controls.tell(moved).await?;
-    described_anew(server, controls).await;
+    described_anew(&[server], &controls.source).await;
     let text = format!("{} by 'stats socket command'", changes.join(", "));
     Ok(Answer::said(Grade::Warning, text))
 }
@@ -106,7 +106,7 @@ pub(super) async fn add(
     }
     controls.tell(Input::Added(*server?)).await?;
     let is_there = |now: &crate::pool::Snapshot| now.by_name(&target.server).is_some();
-    if shown(is_there, controls).await {
+    if shown(is_there, &controls.source).await {
         Ok(Answer::info("New server registered."))
     } else {
         Err("The pool is full, or too busy: look at it before you try again.".to_owned())
@@ -119,7 +119,7 @@ pub(super) async fn delete(target: &Target, controls: &Controls) -> Outcome {
     is_removable(&server)?;
     controls.tell(Input::Removed(server.name.clone())).await?;
     let is_gone = |now: &crate::pool::Snapshot| now.by_name(&target.server).is_none();
-    if shown(is_gone, controls).await {
+    if shown(is_gone, &controls.source).await {
         Ok(Answer::info("Server deleted."))
     } else {
         // Somebody enabled it in the meantime.

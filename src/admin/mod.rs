@@ -40,6 +40,7 @@ pub use self::{
     address::Address,
     level::Level,
     listen::{Listener, SocketFiles},
+    server_arguments::weight,
 };
 use crate::{
     membership::{Name, Wish},

@@ -131,7 +131,7 @@ fn address(args: &Arguments<'_>, invalid: &str) -> Result<(IpAddr, Option<u16>),
 }
 
 /// Reads a weight, and finds the fault that `HAProxy` would find first.
-fn weight(text: &str) -> Result<Weight, String> {
+pub fn weight(text: &str) -> Result<Weight, String> {
     if text.is_empty() {
         return Err("Require <weight> or <weight%>.".to_owned());
     }

@@ -34,7 +34,7 @@ pub struct Command {
 }
 
 impl Command {
-    fn spawn(&self, output: Option<&Output>, status: &Status) -> io::Result<Child> {
+    fn spawn(&self, status: &Status, output: Option<&Output>) -> io::Result<Child> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments);
         // The cluster's key is the agent's; an app has no use for it.
@@ -42,9 +42,9 @@ impl Command {
         // It may want to say who it is.
         command.env("TIDINGS_NAME", status.name().as_str());
         let child = match output {
-            Some(output) => Child::spawn_heard(command, output),
-            None => Child::spawn(command),
-        }?;
+            Some(output) => Child::spawn_heard(command, output)?,
+            None => Child::spawn(command)?,
+        };
         status.starts.fetch_add(1, Relaxed);
         Ok(child)
     }
@@ -79,10 +79,10 @@ impl App {
     pub(super) fn start(
         command: Command,
         policy: Policy,
-        output: Option<Output>,
         status: Arc<Status>,
+        output: Option<Output>,
     ) -> io::Result<Self> {
-        let child = command.spawn(output.as_ref(), &status)?;
+        let child = command.spawn(&status, output.as_ref())?;
         Ok(Self {
             command,
             output,
@@ -197,7 +197,7 @@ impl App {
         let now = Instant::now();
         self.told = false;
         self.supervisor.started(now);
-        match self.command.spawn(self.output.as_ref(), &self.status) {
+        match self.command.spawn(&self.status, self.output.as_ref()) {
             Ok(child) => self.state = State::Running(child),
             Err(err) => {
                 warn!("{}: {err}", self.command.program.display());

@@ -131,7 +131,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let signals = Signals::listen().context("signals cannot be received")?;
     child::adopt_orphans();
     let output = start_output(&settings)?;
-    let app = match start_app(&settings, output.clone(), &status) {
+    let app = match start_app(&settings, &status, output.clone()) {
         Ok(app) => app,
         Err(exit) => return Ok(exit.code().into()),
     };
@@ -184,6 +184,17 @@ fn bind(wanted: Option<SocketAddr>) -> anyhow::Result<Sockets> {
     }
 }
 
+/// Where the app's output goes, unless it goes where the agent's goes.
+fn start_output(settings: &Settings) -> anyhow::Result<Option<Output>> {
+    let start = |syslog| Output::start(syslog, settings.name.as_str());
+    let syslog = settings
+        .syslog
+        .clone()
+        .filter(|_| settings.command.is_some());
+    let output = syslog.map(start).transpose();
+    output.context("the app's output cannot be read")
+}
+
 /// Answers over HTTP until the handle is dropped, where that is asked for.
 fn start_stats(
     addr: Option<SocketAddr>,
@@ -200,28 +211,17 @@ fn start_stats(
     Ok(Some(AbortOnDropHandle::new(tokio::spawn(server))))
 }
 
-/// Where the app's output goes, unless it goes where the agent's goes.
-fn start_output(settings: &Settings) -> anyhow::Result<Option<Output>> {
-    let start = |syslog| Output::start(syslog, settings.name.as_str());
-    let syslog = settings
-        .syslog
-        .clone()
-        .filter(|_| settings.command.is_some());
-    let output = syslog.map(start).transpose();
-    output.context("the app's output cannot be read")
-}
-
 /// Starts the app, where there is one to start.
 fn start_app(
     settings: &Settings,
-    output: Option<Output>,
     status: &Arc<Status>,
+    output: Option<Output>,
 ) -> Result<Option<App>, Exit> {
     let Some(command) = settings.command.clone() else {
         return Ok(None);
     };
     let program = command.program.clone();
-    App::start(command, settings.restart, output, Arc::clone(status))
+    App::start(command, settings.restart, Arc::clone(status), output)
         .map(Some)
         .map_err(|err| {
             error!("{} cannot be run: {err}", program.display());

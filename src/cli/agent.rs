@@ -68,14 +68,14 @@ pub struct AgentArgs {
         env = "TIDINGS_RESTART"
     )]
     pub restart: Policy,
-    /// Where to answer over HTTP: /metrics, /healthz (the agent runs), /readyz
-    /// (its app takes new users) [default: nowhere]
-    #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_STATS")]
-    pub stats: Option<SocketAddr>,
     /// Send what the app says there too, line by line, and what the agent
     /// says: RFC 5424 over UDP [default port: 514]
     #[arg(long, value_name = "udp://HOST:PORT", env = "TIDINGS_SYSLOG")]
     pub syslog: Option<syslog::Target>,
+    /// Where to answer over HTTP: /metrics, /healthz (the agent runs), /readyz
+    /// (its app takes new users) [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_STATS")]
+    pub stats: Option<SocketAddr>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub die_with_parent: bool,

@@ -53,6 +53,9 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub stats_auth: Option<Credentials>,
+    /// Let the page drain servers, take them out and change their weights
+    #[arg(long, env = "TIDINGS_STATS_ADMIN")]
+    pub stats_admin: bool,
     /// Take HAProxy's runtime commands here, or off; repeatable
     #[arg(
         long,

@@ -253,6 +253,7 @@ fn balancer(settings: &Settings, program: &PathBuf) -> Command {
         .args(["--http", &settings.http.to_string()])
         .args(["--stats", &settings.stats.to_string()])
         .args(["--admin", &settings.admin.to_string()])
+        .arg("--stats-admin")
         .args(["--gossip", &settings.gossip.to_string()])
         .args(["--drain-timeout", "2s", "--die-with-parent"]);
     if let Some(format) = settings.access_log.to_possible_value() {

@@ -36,12 +36,17 @@ pub(super) fn is_id(host: &str) -> bool {
 
 /// The container's name, where the engine has one.
 pub(super) async fn name(host: &str) -> Option<String> {
-    // The engine writes the container's addresses into /etc/hosts.
+    // The engine writes the container's addresses into /etc/hosts. On the
+    // default network a container has none by which others find it.
     let addresses = lookup_host((host, 0)).await.ok()?;
-    let address = addresses
-        .map(|addr| addr.ip())
-        .find(|ip| !ip.is_loopback())?;
-    ask(ENGINE, address).await
+    for address in addresses.map(|addr| addr.ip()) {
+        if !address.is_loopback()
+            && let Some(name) = ask(ENGINE, address).await
+        {
+            return Some(name);
+        }
+    }
+    None
 }
 
 async fn ask(server: SocketAddr, address: IpAddr) -> Option<String> {

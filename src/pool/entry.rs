@@ -429,6 +429,8 @@ impl Entry {
             initial_weight: self.weight,
             throttle: self.throttle,
             status: self.status,
+            state_wanted: self.admin,
+            weight_wanted: self.weight_wanted,
             since: self.since,
             origin: self.origin,
             tags: self.tags.clone(),

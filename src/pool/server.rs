@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::rise_fall::Health;
 use crate::{
     counters::Counters,
-    membership::{MemberId, Name},
+    membership::{Admin, MemberId, Name},
 };
 
 /// One server at one moment.
@@ -40,6 +40,10 @@ pub struct Server {
     pub throttle: Option<u8>,
     /// Whether it may take requests.
     pub status: Status,
+    /// The state that an operator wants.
+    pub state_wanted: Admin,
+    /// The weight that an operator wants, if any.
+    pub weight_wanted: Option<u16>,
     /// Since when it has had this status.
     pub since: Instant,
     /// Who told us about it.

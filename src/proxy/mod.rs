@@ -25,7 +25,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     pin::pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
     time::Duration,
 };
@@ -96,6 +96,8 @@ pub struct Shared {
     pub totals: Arc<Totals>,
     /// The access log; `None` for none.
     pub access_log: Option<AccessLog>,
+    /// The end is near: whoever is answered is told not to ask here again.
+    pub ending: Arc<AtomicBool>,
     /// Cancelled: stop accepting, finish what is open, end.
     pub draining: CancellationToken,
     /// What operators ask of the workers.
@@ -112,6 +114,7 @@ struct Worker {
     access_log: Option<AccessLog>,
     /// Whether anyone wants to know why requests go where they go.
     explains: bool,
+    ending: Arc<AtomicBool>,
     draining: CancellationToken,
     upstreams: Rc<Upstreams>,
     budget: TpsBudget,
@@ -245,6 +248,7 @@ impl Worker {
             upstreams: Rc::new(Upstreams::new(ledger.clone())),
             ledger,
             access_log: shared.access_log,
+            ending: shared.ending,
             draining: shared.draining,
             budget: retry_budget(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),

@@ -1,9 +1,16 @@
 //! A request's way through the balancer: choose a server, send, and if that
 //! fails and may be repeated, choose another.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request,
+};
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 use tower::retry::budget::Budget;
@@ -57,9 +64,23 @@ pub(super) async fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut exchange = Exchange::begin(&worker, &client, &request);
-    match forward(&worker, &client, request, &mut exchange).await {
-        Ok(forwarded) => forwarded.into_response(&worker, &client, exchange),
+    let mut response = answer(&worker, &client, request).await;
+    // Looked up only now: the end may have come near meanwhile.
+    if worker.ending.load(Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+async fn answer(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut exchange = Exchange::begin(worker, client, &request);
+    match forward(worker, client, request, &mut exchange).await {
+        Ok(forwarded) => forwarded.into_response(worker, client, exchange),
         Err(error) => {
             exchange.fail(error);
             let (mut head, text) = error.response().into_parts();

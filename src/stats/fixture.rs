@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, sync::Arc, ti
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Figure, FigureKind, Process, Source};
+use super::{Figure, FigureKind, Process, Source, history::History};
 use crate::{
     counters::{Slot, Totals},
     membership::{
@@ -151,9 +151,11 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
         members: Box::new(move || Arc::clone(&members)),
         figures: vec![figure("malformed", 3), figure("other_cluster", 4)],
         gossip_keyed: false,
+        history: History::default(),
         log_lines_dropped: Arc::default(),
         draining: Arc::default(),
         accepts: Box::new(|| true),
+        declare: None,
         auth: None,
     }
 }

@@ -1,47 +1,23 @@
-//! Events as they happen, as Server-Sent Events.
-//!
-//! Nothing is queued for a follower: it reads from the timeline, which keeps
-//! the latest events anyway, whenever its connection has room for more. One
-//! that does not read stops renewing its connection's lease, and is cut off
-//! when that has run out.
+//! Events as they happen, as Server-Sent Events. A follower reads from the
+//! timeline, which keeps the latest events anyway.
 
-use std::{
-    convert::Infallible,
-    fmt::Write as _,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use http_body::{Body, Frame};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::sleep,
-};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     events::{self, Query},
     lease::Lease,
+    stream::{CONTENT_TYPE, Course, Follower, Stream},
 };
 use crate::pool::{Timeline, timeline::Entry};
-
-/// The media type of Server-Sent Events.
-pub(super) const CONTENT_TYPE: &str = "text/event-stream";
 
 /// Followers at a time: some dashboards and scripts, and the statistics keep
 /// most of their connections for others.
 pub(super) const MOST_FOLLOWERS: usize = 32;
-
-/// How long a follower hears nothing. Proxies and clients give up on a
-/// silent connection after half a minute or more.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// A comment, which clients skip.
-const STILL_HERE: &str = ": still here\n\n";
 
 /// Events that are sent in one piece, some 20 KB: a connection holds a few
 /// pieces that its client has not taken yet.
@@ -87,7 +63,7 @@ impl Followers {
         timeline: &Arc<Timeline>,
         last_seen: Option<u64>,
         lease: &Lease,
-    ) -> Option<Stream> {
+    ) -> Option<Stream<Seen>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let news = timeline.follow();
         let newest = *news.borrow();
@@ -98,53 +74,26 @@ impl Followers {
             Some(seen) => seen,
             None => newest,
         };
+        let timeline = Arc::clone(timeline);
         let follower = Follower {
-            timeline: Arc::clone(timeline),
-            after,
+            course: Seen { timeline, after },
             news,
             lease: lease.clone(),
             ending: self.ending.clone(),
             _place: place,
         };
-        Some(Stream(Some(Box::pin(follower.next()))))
+        Some(follower.into())
     }
 }
 
-/// One who follows the timeline.
-struct Follower {
+/// The timeline, as one follower has seen it so far.
+pub(super) struct Seen {
     timeline: Arc<Timeline>,
     /// The number of the last event that was sent.
     after: u64,
-    news: watch::Receiver<u64>,
-    lease: Lease,
-    ending: CancellationToken,
-    _place: OwnedSemaphorePermit,
 }
 
-impl Follower {
-    /// Waits for the next piece to send; `None` is the end.
-    ///
-    /// It is only asked for when the connection has room, so whoever does not
-    /// read does not get here and renews nothing.
-    async fn next(mut self) -> Option<(Bytes, Self)> {
-        self.lease.renew();
-        loop {
-            // Before it looks: what comes meanwhile wakes it again.
-            self.news.mark_unchanged();
-            if let Some(piece) = self.piece() {
-                return Some((piece, self));
-            }
-            tokio::select! {
-                () = self.ending.cancelled() => return None,
-                changed = self.news.changed() => changed.ok()?,
-                () = sleep(KEEP_ALIVE) => {
-                    return Some((Bytes::from_static(STILL_HERE.as_bytes()), self));
-                }
-            }
-        }
-    }
-
-    /// The events that it does not have yet, or the first of them.
+impl Course for Seen {
     fn piece(&mut self) -> Option<Bytes> {
         let mut entries = self.timeline.since(self.after);
         entries.truncate(MOST_AT_ONCE);
@@ -167,49 +116,25 @@ fn message(entry: &Entry) -> String {
     message
 }
 
-type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Follower)>> + Send>>;
-
-/// A response's body that goes on for as long as its follower follows.
-pub(super) struct Stream(Option<Next>);
-
-impl Body for Stream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(next) = &mut self.0 else {
-            return Poll::Ready(None);
-        };
-        let piece = ready!(next.as_mut().poll(context)).map(|(piece, follower)| {
-            self.0 = Some(Box::pin(follower.next()));
-            Ok(Frame::data(piece))
-        });
-        if piece.is_none() {
-            self.0 = None;
-        }
-        Poll::Ready(piece)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpSocket, TcpStream},
         sync::oneshot,
-        time::{Instant, timeout},
+        time::{Instant, sleep, timeout},
     };
 
     use super::*;
     use crate::{
         membership::Phase,
         pool::state::Sign,
-        stats::{Source, fixture, run},
+        stats::{
+            Source, fixture, run,
+            stream::{KEEP_ALIVE, STILL_HERE},
+        },
     };
 
     /// A client that follows, and what it has read so far.

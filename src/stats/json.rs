@@ -152,7 +152,7 @@ impl<'a> ServerJson<'a> {
     }
 }
 
-fn status(status: Status) -> &'static str {
+pub(super) fn status(status: Status) -> &'static str {
     match status {
         Status::Up => "up",
         Status::Suspect => "suspect",

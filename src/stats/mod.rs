@@ -6,6 +6,7 @@
 //! figure that nobody measures is left empty, never printed as zero; zero is
 //! what was counted, or cannot occur here.
 
+pub mod history;
 pub mod source;
 pub mod view;
 
@@ -20,11 +21,15 @@ pub mod typed;
 mod follow;
 mod gossip;
 mod lease;
+mod live;
 pub mod server;
+mod steer;
+mod stream;
 mod usage;
 
 pub use self::{
     gossip::gossip_figures,
+    history::History,
     server::run,
     source::{Accepts, Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},

@@ -1,11 +1,12 @@
-//! The HTTP server of the statistics: a few routes, read only.
+//! The HTTP server of the statistics: a few routes, and the page at all
+//! others.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -22,9 +23,12 @@ use super::{
     follow::{self, Followers, MOST_FOLLOWERS},
     json,
     lease::Lease,
-    page::{self, Options},
+    live::{Live, MOST_VIEWERS},
+    page::{self, Kind, Options, Outcome},
     prometheus,
     source::Source,
+    steer::{self, Undo},
+    stream, typed,
     view::{Rows, rows},
 };
 use crate::net;
@@ -45,8 +49,27 @@ const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
 /// How long a response that is under way may take to end after that.
 const LAST_RESPONSE: Duration = Duration::from_secs(5);
 
-/// A response's body: all there is to say, or events as they happen.
-type Body = Either<Full<Bytes>, follow::Stream>;
+/// A response's body: all there is to say, or what goes on as it happens.
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What all connections share.
+struct Desk {
+    source: Arc<Source>,
+    followers: Followers,
+    live: Arc<Live>,
+    undo: Undo,
+}
+
+impl Desk {
+    fn new(source: Arc<Source>, ending: &CancellationToken) -> Self {
+        Self {
+            followers: Followers::new(ending.clone()),
+            live: Arc::new(Live::new(Arc::clone(&source), ending.clone())),
+            undo: Undo::default(),
+            source,
+        }
+    }
+}
 
 /// Serves the statistics until `shutdown`, then ends the responses that are
 /// under way.
@@ -54,8 +77,10 @@ pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Futu
     let mut shutdown = pin!(shutdown);
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let ending = CancellationToken::new();
-    let followers = Followers::new(ending.clone());
+    let desk = Arc::new(Desk::new(source, &ending));
     let connections = TaskTracker::new();
+    let live = Arc::clone(&desk.live);
+    connections.spawn(async move { live.run().await });
     loop {
         let (stream, _) = tokio::select! {
             biased;
@@ -66,10 +91,9 @@ pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Futu
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             continue;
         };
-        let (source, ending) = (Arc::clone(&source), ending.clone());
-        let followers = followers.clone();
+        let (desk, ending) = (Arc::clone(&desk), ending.clone());
         connections.spawn(async move {
-            serve(stream, source, followers, ending).await;
+            serve(stream, desk, ending).await;
             drop(place);
         });
     }
@@ -78,17 +102,12 @@ pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Futu
     connections.wait().await;
 }
 
-async fn serve(
-    stream: TcpStream,
-    source: Arc<Source>,
-    followers: Followers,
-    ending: CancellationToken,
-) {
+async fn serve(stream: TcpStream, desk: Arc<Desk>, ending: CancellationToken) {
     let lease = Lease::new(CONNECTION_LIFETIME);
     let renewable = lease.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&source, &followers, &renewable, &request);
-        async move { Ok::<_, Infallible>(response) }
+        let (desk, lease) = (Arc::clone(&desk), renewable.clone());
+        async move { Ok::<_, Infallible>(respond(&desk, &lease, request).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -115,23 +134,24 @@ async fn serve(
 }
 
 /// Answers a request.
-fn respond<B>(
-    source: &Source,
-    followers: &Followers,
-    lease: &Lease,
-    request: &Request<B>,
-) -> Response<Body> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+async fn respond<B>(desk: &Desk, lease: &Lease, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let source = &*desk.source;
+    let path = request.uri().path();
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_page = !is_resource(path);
+    if !is_read && !is_page {
         let response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
         return with(response, header::ALLOW, "GET, HEAD");
     }
     let now = Instant::now();
-    let path = request.uri().path();
     match path {
         // Orchestrators ask these and have no password.
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => readiness(source, &rows(source, now)),
-        _ if !is_allowed(source, request) => {
+        _ if !is_allowed(source, &request) => {
             let response = text(StatusCode::UNAUTHORIZED, "user and password, please\n");
             let challenge = "Basic realm=\"HAProxy Statistics\"";
             with(response, header::WWW_AUTHENTICATE, challenge)
@@ -142,11 +162,17 @@ fn respond<B>(
         }
         "/v1/servers" => as_json(json::servers(source, &rows(source, now))),
         "/v1/members" => as_json(json::members(&(source.members)(), now)),
-        "/v1/events" => events(source, followers, lease, request)
+        "/v1/events" => events(source, &desk.followers, lease, &request)
             .unwrap_or_else(|wrong| text(StatusCode::BAD_REQUEST, wrong)),
-        _ if path.starts_with("/v1/") => text(StatusCode::NOT_FOUND, "no such resource\n"),
-        _ => statistics(source, &request.uri().to_string(), now),
+        _ if !is_page => text(StatusCode::NOT_FOUND, "no such resource\n"),
+        _ if is_read => statistics(desk, lease, &request, now),
+        _ => steered(desk, request).await,
     }
+}
+
+/// Whether a path is one of ours; every other one is the page.
+fn is_resource(path: &str) -> bool {
+    matches!(path, "/metrics" | "/healthz" | "/readyz") || path.starts_with("/v1/")
 }
 
 /// What happened, or what happens from now on; an error is what is wrong with
@@ -166,8 +192,7 @@ fn events<B>(
     let last_seen = follow::last_seen(query, request.headers())?;
     let stream = followers.begin(timeline, last_seen, lease);
     Ok(stream.map_or_else(too_many_followers, |stream| {
-        let body = Either::Right(stream);
-        response(StatusCode::OK, follow::CONTENT_TYPE, body)
+        response(StatusCode::OK, stream::CONTENT_TYPE, stream.boxed_unsync())
     }))
 }
 
@@ -189,27 +214,106 @@ fn readiness(source: &Source, rows: &Rows) -> Response<Body> {
     text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))
 }
 
-/// The page or the CSV, at any path: `HAProxy`'s clients ask for `/;csv`,
-/// `/haproxy?stats;csv` and more.
-fn statistics(source: &Source, uri: &str, now: Instant) -> Response<Body> {
-    let mut rows = rows(source, now);
-    let options = Options::of(uri);
-    if options.hides_any() {
-        rows.hide(|status| options.hides(status));
+/// The page and its parts, and `HAProxy`'s other forms of it, at any path.
+fn statistics<B>(desk: &Desk, lease: &Lease, request: &Request<B>, now: Instant) -> Response<Body> {
+    let options = Options::of(&request.uri().to_string());
+    let asset = |content_type, text: &'static str| {
+        let response = response(StatusCode::OK, content_type, whole(text));
+        // Their addresses change with them.
+        with(response, header::CACHE_CONTROL, "max-age=604800")
+    };
+    match options.kind {
+        Kind::Page => the_page(desk, &options),
+        Kind::Live => viewed(desk, lease, request, &options),
+        Kind::Csv | Kind::Typed => text(StatusCode::OK, listed(&desk.source, &options, now)),
+        Kind::Json => as_json(listed(&desk.source, &options, now)),
+        Kind::JsonSchema => as_json(typed::SCHEMA.into()),
+        Kind::Style => asset("text/css; charset=utf-8", page::STYLE),
+        Kind::Script => asset("text/javascript; charset=utf-8", page::SCRIPT),
+        Kind::Icon => asset("image/svg+xml", page::ICON),
     }
-    if uri.contains(";csv") {
-        return text(StatusCode::OK, csv::render(&rows));
-    }
-    let page = page::render(source, &rows, options, now);
+}
+
+fn the_page(desk: &Desk, options: &Options) -> Response<Body> {
+    let (scene, name) = desk.live.look();
+    let page = page::render(&desk.source, &scene, &name, options);
     let response = response(StatusCode::OK, "text/html; charset=utf-8", whole(page));
-    // Nothing on the page comes from elsewhere, and nothing may.
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+    // Nothing on the page comes from elsewhere, nor is written into it, and
+    // nothing may be.
+    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                  connect-src 'self'; form-action 'self'; base-uri 'none'; \
+                  frame-ancestors 'none'";
     let response = with(response, header::CONTENT_SECURITY_POLICY, policy);
-    if options.norefresh {
-        response
-    } else {
-        with(response, header::REFRESH, page::REFRESH)
+    with(response, header::REFERRER_POLICY, "same-origin")
+}
+
+/// What changes on the page from now on.
+fn viewed<B>(
+    desk: &Desk,
+    lease: &Lease,
+    request: &Request<B>,
+    options: &Options,
+) -> Response<Body> {
+    let last = request.headers().get("last-event-id");
+    let last = last.and_then(|id| id.to_str().ok());
+    let shown = last.or(options.since.as_deref());
+    let Some(stream) = desk.live.begin(shown, lease) else {
+        let line = format!("{MOST_VIEWERS} viewers are the most\n");
+        return text(StatusCode::SERVICE_UNAVAILABLE, line);
+    };
+    response(StatusCode::OK, stream::CONTENT_TYPE, stream.boxed_unsync())
+}
+
+/// The rows that a request asks for, in one of `HAProxy`'s forms.
+fn listed(source: &Source, options: &Options, now: Instant) -> String {
+    let mut rows = rows(source, now);
+    options.hide(&mut rows);
+    let rows = rows.iter().filter(|row| options.covers(&row.proxy));
+    match options.kind {
+        Kind::Typed => typed::lines(rows, false),
+        Kind::Json => typed::json(rows),
+        _ => {
+            let mut out = csv::header();
+            rows.for_each(|row| csv::line(row, &mut out));
+            out
+        }
     }
+}
+
+/// Does what a form asks for, and says how that went: to a script in JSON, to
+/// a browser by the page's address, as `HAProxy` does.
+async fn steered<B>(desk: &Desk, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let (head, body) = request.into_parts();
+    let (outcome, undo) = match &desk.source.declare {
+        _ if head.method != Method::POST => (Outcome::Unsupported, None),
+        Some(declare) if steer::is_own(&head.headers) => {
+            let body = Limited::new(body, steer::MOST_BYTES).collect().await;
+            match body {
+                Ok(form) => {
+                    let form = form.to_bytes();
+                    steer::perform(&desk.source, declare, &desk.undo, &form).await
+                }
+                Err(_) => (Outcome::TooLarge, None),
+            }
+        }
+        _ => (Outcome::Denied, None),
+    };
+    let accept = head.headers.get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/json")) {
+        return as_json(page::outcome_json(outcome, undo));
+    }
+    let mut place = Options::of(&head.uri.to_string());
+    place.outcome = Some(outcome);
+    place.undo = undo;
+    let mut response = text(StatusCode::SEE_OTHER, "");
+    if let Ok(place) = HeaderValue::try_from(place.link()) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    response
 }
 
 /// Whether the request has the user and the password, where they are asked for.
@@ -246,7 +350,7 @@ fn as_json(body: String) -> Response<Body> {
 }
 
 fn whole(body: impl Into<Bytes>) -> Body {
-    Either::Left(Full::new(body.into()))
+    Full::new(body.into()).boxed_unsync()
 }
 
 fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
@@ -271,29 +375,29 @@ fn with(
 mod tests {
     use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
 
-    use http_body_util::BodyExt;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         sync::oneshot,
     };
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{pool::state::Sign, stats::fixture};
 
     /// The answer to a request that comes alone.
-    fn respond<B>(source: &Source, request: &Request<B>) -> Response<Body> {
-        let followers = Followers::new(CancellationToken::new());
-        super::respond(
-            source,
-            &followers,
-            &Lease::new(CONNECTION_LIFETIME),
-            request,
-        )
+    async fn respond(source: &Arc<Source>, request: Request<String>) -> Response<Body> {
+        let ending = CancellationToken::new();
+        let desk = Desk::new(Arc::clone(source), &ending);
+        super::respond(&desk, &Lease::new(CONNECTION_LIFETIME), request).await
     }
 
-    async fn ask(source: &Source, uri: &str) -> (StatusCode, String) {
-        let request = Request::get(uri).body(()).unwrap();
-        let response = respond(source, &request);
+    fn get(uri: &str) -> Request<String> {
+        Request::get(uri).body(String::new()).unwrap()
+    }
+
+    async fn ask(source: &Arc<Source>, uri: &str) -> (StatusCode, String) {
+        let response = respond(source, get(uri)).await;
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.into()).unwrap())
@@ -316,7 +420,7 @@ mod tests {
 
     #[tokio::test]
     async fn maintenance_can_be_hidden_from_the_page_and_the_csv() {
-        let source = fixture::tended();
+        let source = Arc::new(fixture::tended());
         for uri in ["/;csv", "/"] {
             let (_, everyone) = ask(&source, uri).await;
             assert!(
@@ -325,7 +429,7 @@ mod tests {
             );
             let (_, tended) = ask(&source, &format!("{uri};no-maint")).await;
             assert!(!tended.contains("m1") && tended.contains("q1"), "{uri}");
-            assert!(tended.contains("UP (2/4)"), "{uri}");
+            assert!(tended.contains("(2/4)"), "{uri}");
         }
     }
 
@@ -345,6 +449,22 @@ mod tests {
         assert_eq!(line.lines().count(), 1);
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_address_is_too_strange(
+            path in "(/|;|[a-z%=&?.é-]|;up|;csv|;json|;live|;typed|;st=|scope=|filter=|v1/|metrics){0,12}"
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let Ok(request) = Request::get(format!("/{path}")).body(String::new()) else {
+                    return;
+                };
+                respond(&fixture::source(), request).await;
+            });
+        }
+    }
+
     #[tokio::test]
     async fn any_other_path_is_the_page() {
         let source = fixture::source();
@@ -356,21 +476,52 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_page_comes_again_unless_it_is_told_not_to() {
+    async fn the_page_comes_again_where_no_script_keeps_it_live_unless_it_is_told_not_to() {
         let source = fixture::source();
-        let refresh = |uri: &str| {
-            let response = respond(&source, &Request::get(uri).body(()).unwrap());
-            assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache");
-            response.headers().get(header::REFRESH).cloned()
-        };
-        assert_eq!(refresh("/").unwrap(), "5");
-        assert_eq!(refresh("/;norefresh"), None);
-        assert_eq!(refresh("/;csv"), None);
+        let refresh = "<noscript><meta http-equiv=\"refresh\"";
+        assert!(ask(&source, "/").await.1.contains(refresh));
+        assert!(!ask(&source, "/;norefresh").await.1.contains(refresh));
+    }
+
+    #[tokio::test]
+    async fn nothing_on_the_page_is_written_into_it() {
+        let source = fixture::source();
+        let response = respond(&source, get("/")).await;
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].clone();
+        assert!(!policy.to_str().unwrap().contains("unsafe"));
+        let (_, page) = ask(&source, "/").await;
+        assert!(
+            !page.contains("<style") && !page.contains(" style=") && !page.contains(" onclick")
+        );
+        for (uri, kind) in [
+            ("/;page.css", "text/css; charset=utf-8"),
+            ("/lb/;page.js?x", "text/javascript; charset=utf-8"),
+            ("/;icon.svg", "image/svg+xml"),
+        ] {
+            let response = respond(&source, get(uri)).await;
+            assert_eq!(response.headers()[header::CONTENT_TYPE], kind);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scope_leaves_out_whole_proxies_on_every_surface() {
+        let source = fixture::source();
+        for uri in ["/;csv;scope=localn", "/;json;scope=localn"] {
+            let (_, body) = ask(&source, uri).await;
+            assert!(
+                body.contains("FRONTEND") && !body.contains("BACKEND"),
+                "{uri}"
+            );
+        }
+        let (_, page) = ask(&source, "/?scope=localn").await;
+        assert!(page.contains("localnodes/FRONTEND") && !page.contains("nodes/BACKEND"));
+        let (_, page) = ask(&source, "/?filter=s2").await;
+        assert!(page.contains("id=\"nodes/s2\"") && !page.contains("id=\"nodes/s1\""));
     }
 
     #[tokio::test]
     async fn a_balancer_is_ready_while_a_server_can_take_traffic() {
-        let (status, body) = ask(&fixture::empty(), "/readyz").await;
+        let (status, body) = ask(&Arc::new(fixture::empty()), "/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body, "there are no servers\n");
         let source = fixture::source();
@@ -384,40 +535,82 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_get_and_head_are_answered() {
-        let request = Request::post("/").body(()).unwrap();
-        let response = respond(&fixture::source(), &request);
-        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");
+    async fn what_is_not_the_page_is_only_read() {
+        for path in ["/metrics", "/v1/servers", "/healthz"] {
+            let request = Request::post(path).body(String::new()).unwrap();
+            let response = respond(&fixture::source(), request).await;
+            assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+            assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");
+        }
+    }
+
+    /// Where a form leads.
+    async fn post(source: &Arc<Source>, origin: &str, form: &str) -> String {
+        let request = Request::post("/;up").header("host", "ha:1936");
+        let request = request.header("origin", origin).body(form.to_owned());
+        let response = respond(source, request.unwrap()).await;
+        assert_eq!(response.status(), StatusCode::SEE_OTHER);
+        response.headers()[header::LOCATION]
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_form_is_obeyed_where_the_page_may_steer_and_from_the_page_alone() {
+        let form = "s=s1&s=s2&action=drain&b=%234";
+        let own = "http://ha:1936";
+        let denied = "./;up;st=DENY";
+        assert_eq!(post(&fixture::source(), own, form).await, denied);
+        let mut source = fixture::empty();
+        source.declare = Some(Box::new(|_, _, _| Ok(())));
+        let source = Arc::new(source);
+        assert_eq!(post(&source, "http://evil.example", form).await, denied);
+        assert_eq!(post(&source, own, form).await, "./;up;st=ERRP");
+        assert_eq!(post(&source, own, "b=nodes").await, "./;up;st=ERRP");
+        let huge = "s=s1&".repeat(steer::MOST_BYTES);
+        assert_eq!(post(&source, own, &huge).await, "./;up;st=EXCD");
+        let request = Request::put("/").body(String::new()).unwrap();
+        let response = respond(&source, request).await;
+        assert_eq!(response.headers()[header::LOCATION], "./;st=IVAL");
     }
 
     #[tokio::test]
     async fn with_a_password_only_the_probes_are_open() {
         let mut source = fixture::empty();
         source.auth = Some(("ops".into(), "s3cret".into()));
-        let status = |uri: &str, credentials: Option<&str>| {
-            let mut request = Request::get(uri);
+        source.declare = Some(Box::new(|_, _, _| Ok(())));
+        let source = Arc::new(source);
+        let status = async |method: Method, uri: &str, credentials: Option<&str>| {
+            let mut request = Request::builder().method(method).uri(uri);
             if let Some(credentials) = credentials {
                 let value = format!("Basic {}", BASE64_STANDARD.encode(credentials));
                 request = request.header(header::AUTHORIZATION, value);
             }
-            respond(&source, &request.body(()).unwrap()).status()
+            let request = request.body(String::new()).unwrap();
+            respond(&source, request).await.status()
         };
         for uri in [
             "/",
             "/;csv",
+            "/;live",
             "/metrics",
             "/v1/servers",
             "/v1/events",
             "/v1/events?follow",
         ] {
-            assert_eq!(status(uri, None), StatusCode::UNAUTHORIZED);
-            assert_eq!(status(uri, Some("ops:s3cre")), StatusCode::UNAUTHORIZED);
-            assert_eq!(status(uri, Some("ops:s3creT")), StatusCode::UNAUTHORIZED);
-            assert_eq!(status(uri, Some("ops:s3cret")), StatusCode::OK);
+            for wrong in [None, Some("ops:s3cre"), Some("ops:s3creT")] {
+                let status = status(Method::GET, uri, wrong).await;
+                assert_eq!(status, StatusCode::UNAUTHORIZED);
+            }
+            let status = status(Method::GET, uri, Some("ops:s3cret")).await;
+            assert_eq!(status, StatusCode::OK);
         }
-        assert_eq!(status("/healthz", None), StatusCode::OK);
-        assert_eq!(status("/readyz", None), StatusCode::SERVICE_UNAVAILABLE);
+        let posted = status(Method::POST, "/", None).await;
+        assert_eq!(posted, StatusCode::UNAUTHORIZED);
+        assert_eq!(status(Method::GET, "/healthz", None).await, StatusCode::OK);
+        let ready = status(Method::GET, "/readyz", None).await;
+        assert_eq!(ready, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[tokio::test]
@@ -431,6 +624,9 @@ mod tests {
         for (uri, content_type) in [
             ("/", "text/html; charset=utf-8"),
             ("/;csv", "text/plain; charset=utf-8"),
+            ("/;typed", "text/plain; charset=utf-8"),
+            ("/;json", "application/json"),
+            ("/;json-schema", "application/json"),
             ("/metrics", "text/plain; version=0.0.4"),
             ("/v1/servers", "application/json"),
             ("/v1/members", "application/json"),

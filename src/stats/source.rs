@@ -13,7 +13,9 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::history::{self, History};
 use crate::{
+    admin::Declare,
     counters::{Counter, Totals, unix_seconds},
     membership::{MemberState, MemberView, Name, Role},
     pool::Reader,
@@ -41,12 +43,16 @@ pub struct Source {
     pub figures: Vec<Figure>,
     /// Whether gossip is encrypted and authenticated.
     pub gossip_keyed: bool,
+    /// The last minutes of every row.
+    pub history: History,
     /// Access log lines that were dropped because nobody took them.
     pub log_lines_dropped: Arc<Counter>,
     /// Set once the process takes no new connections.
     pub draining: Arc<AtomicBool>,
     /// Whether client connections are accepted, as far as operators want that.
     pub accepts: Accepts,
+    /// Records what an operator wants; `None` where the page only shows.
+    pub declare: Option<Declare>,
     /// User and password, where the page asks for them.
     pub auth: Option<(String, String)>,
 }
@@ -141,17 +147,21 @@ pub enum FigureKind {
     Gauge,
 }
 
-/// Closes a second of every rate, once a second, for ever.
+/// Closes a second of every rate, once a second, and a period of the history,
+/// once a period, for ever.
 pub async fn sample(source: Arc<Source>) {
     let mut seconds = interval(Duration::from_secs(1));
     // After a stall, one long second: several at once would show as zero.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for second in 0u64.. {
         seconds.tick().await;
-        let now = unix_seconds();
+        let (now, pool) = (unix_seconds(), source.pool.load());
         source.totals.sample(now);
-        for server in &source.pool.load().servers {
+        for server in &pool.servers {
             server.live.counters.sample(now);
+        }
+        if second % u64::from(history::PERIOD) == 0 {
+            source.history.sample(&source.totals, &pool);
         }
     }
 }

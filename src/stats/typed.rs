@@ -68,6 +68,9 @@ pub fn json_of<'a>(fields: impl IntoIterator<Item = Field<'a>>) -> String {
     to_text(&fields) + "\n"
 }
 
+/// The JSON schema of what [`json`] prints, for `;json-schema`.
+pub const SCHEMA: &str = include_str!("schema.json");
+
 fn fields(row: &StatRow) -> impl Iterator<Item = Field<'_>> {
     let columns = (0..).zip(COLUMNS);
     let fields = columns.map(|(position, (name, tags, kind, about, value))| Field {

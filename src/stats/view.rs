@@ -22,7 +22,9 @@ pub const FRONTEND: &str = "localnodes";
 /// The frontend's number; 1 and 2 are what `HAProxy` keeps for itself and for
 /// its statistics.
 const FRONTEND_ID: u32 = 3;
-const BACKEND_ID: u32 = 4;
+
+/// The backend's number.
+pub(super) const BACKEND_ID: u32 = 4;
 
 /// All rows at one moment.
 #[derive(Debug)]
@@ -377,6 +379,16 @@ impl RowStatus {
     /// Whether it takes no request, by fault or by an operator's wish.
     pub fn is_out(self) -> bool {
         self.is_down() || self == Self::Maint
+    }
+
+    /// Whether it only keeps the users it has.
+    pub fn is_draining(self) -> bool {
+        self == Self::Drain
+    }
+
+    /// Whether an operator has taken it out.
+    pub fn is_maintenance(self) -> bool {
+        self == Self::Maint
     }
 }
 

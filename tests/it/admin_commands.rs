@@ -213,6 +213,8 @@ fn a_disabled_frontend_refuses_connections_and_keeps_those_there_are() {
         });
         assert_eq!(status(&balancer, "FRONTEND"), "STOP");
         assert_eq!(balancer.stats("/readyz").status, 503);
+        let page = String::from_utf8(balancer.stats("/").body).unwrap();
+        assert!(page.contains("Paused: "), "{page}");
         assert_eq!(before.get(&[]).unwrap().status, 200);
         does(&balancer, "enable frontend localnodes");
         eventually("connections are accepted", || {

@@ -18,6 +18,7 @@ mod admin_clients;
 mod admin_commands;
 mod admin_like_haproxy;
 mod balancing;
+mod browser;
 mod command_line;
 mod containers;
 mod faults;

@@ -273,3 +273,16 @@ fn an_agent_answers_for_its_app() {
     assert_eq!(health(&alone.stats.to_string(), &["--ready"]), 1);
     assert_eq!(health("127.0.0.1:1", &[]), 1);
 }
+
+#[test]
+fn a_balancer_that_is_told_to_end_breaks_no_kept_connection() {
+    let (mut balancer, _servers) = cluster(2);
+    let load = Load::start(balancer.http);
+    load.go_on_for(BEFORE);
+    balancer.process.signal(Signal::TERM);
+    assert_eq!(balancer.process.exit_code(), 0);
+    let report = load.stop();
+    let lost = report.failed.iter().filter(|failed| !failed.first);
+    let lost: Vec<_> = lost.collect();
+    assert!(lost.is_empty(), "{lost:?} of {}", report.requests);
+}

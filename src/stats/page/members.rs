@@ -1,86 +1,91 @@
 //! The table of members: who takes part in gossip, and what they say.
 
-use maud::{Markup, html};
-use tokio::time::Instant;
+use std::sync::Arc;
 
-use super::age;
+use maud::{Markup, html};
+
+use super::{
+    cell::{Cell, Value},
+    scene::{Moment, Row, Shape, Table},
+};
 use crate::{
     membership::{Announcement, MemberState, MemberView, Role},
     stats::json::phase,
 };
 
+/// The heads of its columns.
+pub(super) const HEAD: [&str; 12] = [
+    "Name",
+    "Role",
+    "State",
+    "Since",
+    "Gossip address",
+    "Service",
+    "Server address",
+    "Weight",
+    "Says",
+    "Tags",
+    "Incarnation",
+    "Generation",
+];
+
 /// All members.
-pub(super) fn table(members: &[MemberView], now: Instant) -> Markup {
-    html! {
-        div.proxy #gossip-members {
-            h3.name { a href="#gossip-members" { "members" } span { "as gossip knows them" } }
-            div.scroll tabindex="0" role="region" aria-label="members" {
-                table {
-                    thead {
-                        tr.titre {
-                            @for heading in [
-                                "Name", "Role", "State", "Since", "Gossip address", "Service",
-                                "Server address", "Weight", "Says", "Tags", "Incarnation",
-                                "Generation",
-                            ] {
-                                th scope="col" { (heading) }
-                            }
-                        }
-                    }
-                    tbody {
-                        @for member in members { (row(member, now)) }
-                        @if members.is_empty() {
-                            tr { td.empty colspan="12" { "Gossip knows no member." } }
-                        }
-                    }
-                }
-            }
-        }
+pub(super) fn table(members: &[MemberView], moment: Moment) -> Table {
+    let rows = members.iter().map(|member| Arc::new(row(member, moment)));
+    Table {
+        id: "gossip-members".into(),
+        shape: Shape::Rows,
+        rows: rows.collect(),
     }
 }
 
-fn row(member: &MemberView, now: Instant) -> Markup {
-    let meta = member.meta.as_ref();
-    let since = now.saturating_duration_since(member.since);
-    html! {
-        tr class=(class(member.state)) {
-            th.ac scope="row" {
-                @match meta {
-                    Some(meta) => (meta.name),
-                    None => em { "unreadable" },
-                }
-                @if member.local { " (this node)" }
-            }
-            td.ac {
-                @match meta.map(|meta| &meta.role) {
-                    Some(Role::Balancer) => "load balancer",
-                    Some(Role::Server(_)) => "server",
-                    None => "",
-                }
-            }
-            td.ac { (state(member.state)) }
-            td { (age(since)) }
-            td { (member.id.addr) }
-            @match meta.map(|meta| &meta.role) {
-                Some(Role::Server(announced)) => (server(announced)),
-                _ => td colspan="5" {},
-            }
-            td { @if let Some(incarnation) = member.incarnation { (incarnation) } }
-            td { (member.generation) }
-        }
+fn row(member: &MemberView, moment: Moment) -> Row {
+    let role = member.meta.as_ref().map(|meta| &meta.role);
+    let announced = match role {
+        Some(Role::Server(announced)) => Some(announced),
+        _ => None,
+    };
+    let of_server = |value: fn(&Announcement) -> Value| announced.map_or(Value::Nothing, value);
+    let values = [
+        name(member).into(),
+        Value::text(match role {
+            Some(Role::Balancer) => "load balancer",
+            Some(Role::Server(_)) => "server",
+            None => "",
+        }),
+        Value::text(state(member.state)),
+        Value::Since(moment.at(member.since), "".into()),
+        Value::text(&member.id.addr.to_string()),
+        of_server(|announced| Value::text(announced.service.as_str())),
+        of_server(|announced| Value::text(&announced.addr.to_string())),
+        of_server(|announced| Value::Count(announced.weight.into())),
+        of_server(|announced| Value::text(phase(announced.phase))),
+        of_server(|announced| tags(announced).into()),
+        Value::count(member.incarnation),
+        Value::Count(member.generation.into()),
+    ];
+    Row {
+        key: format!("{}/{}", member.id.addr, member.id.epoch),
+        class: class(member.state),
+        cells: values.map(Cell::from).into(),
+        server: None,
     }
 }
 
-fn server(announced: &Announcement) -> Markup {
+fn name(member: &MemberView) -> Markup {
     html! {
-        td.ac { (announced.service) }
-        td { (announced.addr) }
-        td { (announced.weight) }
-        td.ac { (phase(announced.phase)) }
-        td.ac {
-            @for (key, value) in &announced.tags {
-                span.tag { (key) "=" (value) } " "
-            }
+        @match &member.meta {
+            Some(meta) => (meta.name),
+            None => em { "unreadable" },
+        }
+        @if member.local { " " small { "this node" } }
+    }
+}
+
+fn tags(announced: &Announcement) -> Markup {
+    html! {
+        @for (key, value) in &announced.tags {
+            span.tag { (key) "=" (value) } " "
         }
     }
 }

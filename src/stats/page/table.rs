@@ -1,12 +1,29 @@
-//! A proxy's table: `HAProxy`'s thirty columns, in its order and its colours.
+//! A proxy's table: `HAProxy`'s thirty columns, in its order and its words,
+//! between the last minutes in charts and where a server was learned.
+
+use std::{collections::HashMap, sync::Arc};
 
 use maud::{Markup, html};
 
-use super::age;
-use crate::stats::view::{Kind, RowStatus, StatRow, Times};
+use super::{
+    age,
+    cell::{Cell, Value},
+    chart::{self, Scale},
+    scene::{Moment, Row, Shape, Table},
+    words,
+};
+use crate::{
+    membership::Admin,
+    pool::{Server, server::Origin},
+    stats::{
+        history::{Rows, Series},
+        view::{Kind, Level, RowStatus, StatRow},
+    },
+};
 
 /// Groups of columns, as the table's head shows them.
-pub(super) const HEAD: [(&str, &[&str]); 8] = [
+pub(super) const HEAD: [(&str, &[&str]); 11] = [
+    ("Last 5 minutes", &["Requests", "p50 / p99", "Failed"]),
     ("Queue", &["Cur", "Max", "Limit"]),
     ("Session rate", &["Cur", "Max", "Limit"]),
     (
@@ -23,237 +40,371 @@ pub(super) const HEAD: [(&str, &[&str]); 8] = [
             "Status", "LastChk", "Wght", "Act", "Bck", "Chk", "Dwn", "Dwntme", "Thrtle",
         ],
     ),
+    ("Users", &["Sticky"]),
+    ("Learned", &["From"]),
 ];
 
-/// The table of one proxy.
+/// What all rows are printed with.
+pub(super) struct Context<'a> {
+    pub(super) moment: Moment,
+    pub(super) history: &'a Rows,
+    /// What the servers' charts are drawn against.
+    pub(super) scale: Scale,
+    /// Whether charts and details are taken anew; otherwise they are those of
+    /// the scene before.
+    pub(super) anew: bool,
+    /// Whether there are buttons.
+    pub(super) admin: bool,
+}
+
+/// The table of one proxy. `before` is the same table a moment ago.
 pub(super) fn proxy<'a>(
     name: &str,
-    words: &str,
     rows: impl Iterator<Item = &'a StatRow>,
-) -> Markup {
+    context: &Context<'_>,
+    before: Option<&Table>,
+) -> Table {
+    let before: HashMap<&str, &Row> = before
+        .into_iter()
+        .flat_map(|table| &table.rows)
+        .map(|row| (row.key.as_str(), row.as_ref()))
+        .collect();
+    let line = |row: &StatRow| {
+        let key = format!("{}/{}", row.proxy, row.name);
+        let before = before.get(key.as_str()).copied();
+        Arc::new(line(key, row, context, before))
+    };
+    Table {
+        id: name.to_owned(),
+        shape: Shape::Rows,
+        rows: rows.map(line).collect(),
+    }
+}
+
+/// A row's cells, the name first.
+fn line(key: String, row: &StatRow, context: &Context<'_>, before: Option<&Row>) -> Row {
+    let series = match row.kind {
+        Kind::Frontend | Kind::Backend => Some(&context.history.all),
+        Kind::Server => {
+            let server = row.server.as_ref();
+            server.and_then(|server| context.history.server(&server.name))
+        }
+    };
+    let mut line = Line {
+        row,
+        context,
+        before,
+        cells: Vec::with_capacity(40),
+    };
+    line.name();
+    line.charts(series);
+    line.queue();
+    line.session_rate();
+    line.sessions();
+    line.add(Value::Count(row.bytes_in));
+    line.add(Value::Count(row.bytes_out));
+    line.add(Value::count(row.denied_requests));
+    // There are no rules that could deny a response.
+    line.nothing(1);
+    line.errors();
+    line.server();
+    line.users(series);
+    line.learned();
+    Row {
+        key,
+        class: class(row),
+        cells: line.cells,
+        server: row.server.clone(),
+    }
+}
+
+struct Line<'a> {
+    row: &'a StatRow,
+    context: &'a Context<'a>,
+    before: Option<&'a Row>,
+    cells: Vec<Cell>,
+}
+
+impl Line<'_> {
+    fn add(&mut self, value: Value) {
+        self.cells.push(value.into());
+    }
+
+    fn nothing(&mut self, cells: usize) {
+        for _ in 0..cells {
+            self.add(Value::Nothing);
+        }
+    }
+
+    /// The cell at this place a moment ago.
+    fn same(&self) -> Option<&Cell> {
+        self.before?.cells.get(self.cells.len())
+    }
+
+    /// A cell that follows from the server's description alone.
+    fn described(&mut self, make: impl FnOnce(&StatRow) -> Cell) {
+        let before = self.before.and_then(|row| row.server.as_ref());
+        let known = self
+            .row
+            .server
+            .as_ref()
+            .zip(before)
+            .is_some_and(|(now, before)| Arc::ptr_eq(now, before));
+        let cell = match self.same().filter(|_| known) {
+            Some(cell) => cell.clone(),
+            None => make(self.row),
+        };
+        self.cells.push(cell);
+    }
+
+    /// A cell that is only made anew now and then.
+    fn slow(&mut self, make: impl FnOnce() -> Cell) {
+        let cell = match self.same().filter(|_| !self.context.anew) {
+            Some(cell) => cell.clone(),
+            None => make(),
+        };
+        self.cells.push(cell);
+    }
+
+    /// A cell whose details are only told anew now and then.
+    fn tipped(&mut self, value: Value, tip: impl FnOnce(&StatRow) -> Option<String>) {
+        let tip = match self.same().filter(|_| !self.context.anew) {
+            Some(cell) => cell.tip.clone(),
+            None => tip(self.row).map(Into::into),
+        };
+        self.cells.push(Cell { value, tip });
+    }
+
+    fn name(&mut self) {
+        let admin = self.context.admin;
+        self.described(|row| Cell {
+            value: name(row, admin).into(),
+            tip: row
+                .server
+                .as_deref()
+                .map(|server| words::about(row, server).into()),
+        });
+    }
+
+    fn charts(&mut self, series: Option<&Series>) {
+        let Some(series) = series else {
+            return self.nothing(3);
+        };
+        let scale = match self.row.kind {
+            Kind::Server => self.context.scale,
+            Kind::Frontend | Kind::Backend => Scale::own(series),
+        };
+        let summary = series.summary();
+        self.slow(|| Cell {
+            value: chart::requests(series, scale).into(),
+            tip: Some(chart::requests_in_words(&summary).into()),
+        });
+        self.slow(|| Cell {
+            value: chart::latency(series, &summary).into(),
+            tip: Some("median and 99th percentile of the last minute".into()),
+        });
+        self.slow(|| Cell {
+            value: chart::errors(series, &summary, scale).into(),
+            tip: Some(
+                "requests of the last 5 minutes that were answered 5xx, sent elsewhere or broken off"
+                    .into(),
+            ),
+        });
+    }
+
+    fn queue(&mut self) {
+        let queue = self.row.queue;
+        self.add(Value::count(queue.map(|queue| queue.now)));
+        self.add(Value::count(queue.map(|queue| queue.max)));
+        self.nothing(1);
+    }
+
+    fn session_rate(&mut self) {
+        let row = self.row;
+        let rates = |row: &StatRow, word, of: fn(Level) -> u32| {
+            let requests = of(row.request_rate?);
+            let connections = row
+                .connections
+                .map_or(0, |connections| of(connections.rate));
+            Some(format!(
+                "{word} connection rate: {connections}/s\n{word} session rate: {}/s\n\
+                 {word} request rate: {requests}/s",
+                of(row.session_rate)
+            ))
+        };
+        self.tipped(Value::Count(row.session_rate.now.into()), |row| {
+            rates(row, "Current", |rate| rate.now)
+        });
+        self.tipped(Value::Count(row.session_rate.max.into()), |row| {
+            rates(row, "Max", |rate| rate.max)
+        });
+        self.nothing(1);
+    }
+
+    fn sessions(&mut self) {
+        let row = self.row;
+        self.tipped(Value::Count(row.sessions.now.into()), words::connections);
+        self.add(Value::Count(row.sessions.max.into()));
+        self.add(Value::count(row.sessions_limit));
+        self.tipped(Value::Count(row.sessions_total), |row| {
+            Some(words::details(row))
+        });
+        self.add(Value::count(row.balanced));
+        let now = self.context.moment.unix();
+        self.add(match (row.kind, row.last_request) {
+            (Kind::Frontend, _) => Value::Nothing,
+            (_, Some(seconds)) => {
+                let ago = i64::try_from(seconds).unwrap_or(i64::MAX);
+                Value::Since(now.saturating_sub(ago), "".into())
+            }
+            (_, None) => Value::text("?"),
+        });
+    }
+
+    fn errors(&mut self) {
+        let row = self.row;
+        self.add(Value::count(row.request_errors));
+        self.add(Value::count(row.connect_errors));
+        self.tipped(Value::count(row.response_errors), |row| {
+            let (client, server) = row.client_aborts.zip(row.server_aborts)?;
+            Some(format!(
+                "Connection resets during transfers: {client} client, {server} server"
+            ))
+        });
+        self.add(Value::count(row.retries));
+        self.add(Value::count(row.redispatches));
+    }
+
+    fn server(&mut self) {
+        let row = self.row;
+        let moment = self.context.moment;
+        let status = words::status(row);
+        self.add(match row.since {
+            Some(since) => Value::Since(moment.ago(since), format!(" {status}").into()),
+            None => Value::Html(status.into()),
+        });
+        self.described(words::last_check);
+        let weights = row.effective_weight.zip(row.weight);
+        self.add(weights.map_or(Value::Nothing, |(effective, weight)| {
+            Value::text(&format!("{effective}/{weight}"))
+        }));
+        self.add(match (row.kind, row.active) {
+            (Kind::Server, Some(_)) => Value::text("Y"),
+            (_, active) => Value::count(active),
+        });
+        self.add(match row.kind {
+            Kind::Frontend => Value::Nothing,
+            Kind::Backend => Value::Count(0),
+            Kind::Server => Value::text("-"),
+        });
+        self.tipped(words::checks(row), |row| {
+            row.failed_checks.map(|_| "Failed Health Checks".into())
+        });
+        self.add(Value::count(row.downs));
+        self.add(match row.downtime {
+            None => Value::Nothing,
+            Some(downtime) if row.status.is_down() => Value::Since(moment.ago(downtime), "".into()),
+            Some(downtime) => Value::text(&age(downtime)),
+        });
+        self.add(match (row.kind, row.throttle) {
+            (Kind::Server, Some(percent)) => Value::text(&format!("{percent} %")),
+            (Kind::Server, None) => Value::text("-"),
+            _ => Value::Nothing,
+        });
+    }
+
+    /// How many of its requests came back by their cookie.
+    fn users(&mut self, series: Option<&Series>) {
+        let row = self.row;
+        let (Some(series), Some(_)) = (series, &self.row.cookie) else {
+            return self.nothing(1);
+        };
+        self.slow(|| {
+            let summary = series.summary();
+            let sticky = summary.requests.saturating_sub(summary.balanced);
+            let Some(percent) = (sticky * 100).checked_div(summary.requests) else {
+                return Value::text("–").into();
+            };
+            let mut tip = format!(
+                "{sticky} of the last 5 minutes' {} requests came back by their cookie; \
+                 {} were given a server, and a cookie for the next time",
+                summary.requests, summary.balanced
+            );
+            if let Some(rebinds) = row.rebinds {
+                let rebinds =
+                    format!("\nCookies ever replaced since their server was down: {rebinds}");
+                tip.push_str(&rebinds);
+            }
+            Cell {
+                value: Value::text(&format!("{percent} %")),
+                tip: Some(tip.into()),
+            }
+        });
+    }
+
+    fn learned(&mut self) {
+        self.described(|row| {
+            row.server
+                .as_deref()
+                .map_or(Value::Nothing, |server| learned(server).into())
+                .into()
+        });
+    }
+}
+
+fn name(row: &StatRow, admin: bool) -> Markup {
+    let anchor = format!("#{}/{}", row.proxy, row.name);
+    let title = match row.kind {
+        Kind::Frontend => "Frontend",
+        Kind::Backend => "Backend",
+        Kind::Server => &row.name,
+    };
+    let steered = row.server.as_deref().filter(|_| admin);
+    // The status has its place far to the right, and the name is always seen.
+    let notable = ![RowStatus::Up, RowStatus::NoCheck].contains(&row.status);
     html! {
-        div.proxy id=(name) {
-            h3.name { a href=(format!("#{name}")) { (name) } span { (words) } }
-            div.scroll tabindex="0" role="region" aria-label=(name) {
-                table {
-                    thead {
-                        tr.titre {
-                            th rowspan="2" {}
-                            @for (group, columns) in HEAD {
-                                th colspan=(columns.len()) scope="colgroup" { (group) }
-                            }
-                        }
-                        tr.titre {
-                            @for column in HEAD.iter().flat_map(|(_, columns)| *columns) {
-                                th scope="col" { (column) }
-                            }
-                        }
+        span.who {
+            @if let Some(server) = steered {
+                input type="checkbox" name="s" value=(server.name)
+                    aria-label=(format!("choose {}", server.name));
+            }
+            a href=(anchor) { (title) }
+            @if row.server.is_some() && notable { span.state { (row.status) } }
+            @if let Some(server) = steered {
+                span.steer role="group" aria-label=(format!("state of {}", server.name)) {
+                    @for (word, state) in STATES {
+                        button name=(word) value=(server.name)
+                            aria-pressed=(server.state_wanted == state) { (word) }
                     }
-                    tbody { @for row in rows { (line(row)) } }
                 }
             }
         }
     }
 }
 
-fn line(row: &StatRow) -> Markup {
-    let anchor = format!("{}/{}", row.proxy, row.name);
+/// What an operator can want, in `HAProxy`'s words.
+const STATES: [(&str, Admin); 3] = [
+    ("ready", Admin::Ready),
+    ("drain", Admin::Drain),
+    ("maint", Admin::Maint),
+];
+
+fn learned(server: &Server) -> Markup {
     html! {
-        tr class=(class(row)) {
-            th.ac scope="row" id=(anchor) title=[about(row)] {
-                a href=(format!("#{anchor}")) { (title(row)) }
+        span.from {
+            @match server.origin {
+                Origin::Static => "static",
+                Origin::Gossip(_) => "gossip",
             }
-            // Nobody waits in a queue of a server's own, so there is none to show.
-            td {} td {} td {}
-            (session_rate(row))
-            (sessions(row))
-            td { (grouped(row.bytes_in)) }
-            td { (grouped(row.bytes_out)) }
-            // Nothing is ever denied: there are no rules that could.
-            td {} td {}
-            (errors(row))
-            (server(row))
+        }
+        @if let Some(addr) = server.addr { " " span.addr { (addr) } }
+        @for (key, value) in &server.tags {
+            " " span.tag { (key) "=" (value) }
         }
     }
 }
 
-fn title(row: &StatRow) -> &str {
-    match row.kind {
-        Kind::Frontend => "Frontend",
-        Kind::Backend => "Backend",
-        Kind::Server => &row.name,
-    }
-}
-
-/// What a pointer over the name shows.
-fn about(row: &StatRow) -> Option<String> {
-    let server = row.server.as_ref()?;
-    let addr = server
-        .addr
-        .map_or("no address".into(), |addr| addr.to_string());
-    let tags = server
-        .tags
-        .iter()
-        .map(|(key, value)| format!("\n{key}={value}"));
-    Some(addr + &tags.collect::<String>())
-}
-
-fn session_rate(row: &StatRow) -> Markup {
-    let requests = row
-        .request_rate
-        .map(|rate| format!("Requests a second: {}, at most {}", rate.now, rate.max));
-    html! {
-        td { span title=[requests] { (grouped(row.session_rate.now)) } }
-        td { (grouped(row.session_rate.max)) }
-        td {}
-    }
-}
-
-fn sessions(row: &StatRow) -> Markup {
-    let idle = row
-        .idle_connections
-        .map(|idle| format!("Idle connections: {idle}"));
-    html! {
-        td { span title=[idle] { (grouped(row.sessions.now)) } }
-        td { (grouped(row.sessions.max)) }
-        td { (figure(row.sessions_limit)) }
-        td { span title=(details(row)) { (grouped(row.sessions_total)) } }
-        td { (figure(row.balanced)) }
-        td {
-            @match (row.kind, row.last_request) {
-                (Kind::Frontend, _) => "",
-                (_, Some(seconds)) => (age(std::time::Duration::from_secs(seconds))),
-                (_, None) => "?",
-            }
-        }
-    }
-}
-
-/// What a pointer over the total shows.
-fn details(row: &StatRow) -> String {
-    let mut lines = vec![format!("Requests: {}", row.requests)];
-    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
-    let responses = classes.iter().zip(row.responses);
-    lines.extend(responses.map(|(class, responses)| format!("HTTP {class}: {responses}")));
-    if let (Some(connects), Some(reuses)) = (row.connects, row.reuses) {
-        lines.push(format!("New connections: {connects}, reused: {reuses}"));
-    }
-    let times = [
-        ("Connect", row.connect_time),
-        ("Response", row.response_time),
-        ("Total", row.total_time),
-    ];
-    lines.extend(times.into_iter().filter_map(|(name, times)| {
-        let Times { average, max } = times?;
-        Some(format!(
-            "{name} time: {average:.1?} on average over the last 1024, at most {max:.1?}"
-        ))
-    }));
-    lines.join("\n")
-}
-
-fn errors(row: &StatRow) -> Markup {
-    let aborts = row
-        .client_aborts
-        .zip(row.server_aborts)
-        .map(|(client, server)| {
-            format!("Connection resets during transfers: {client} client, {server} server")
-        });
-    html! {
-        td { (figure(row.request_errors)) }
-        td { (figure(row.connect_errors)) }
-        td { span title=[aborts] { (figure(row.response_errors)) } }
-        td { (figure(row.retries)) }
-        td { (figure(row.redispatches)) }
-    }
-}
-
-fn server(row: &StatRow) -> Markup {
-    html! {
-        td.ac { (status(row)) }
-        (last_check(row))
-        td.ac {
-            @if let (Some(effective), Some(weight)) = (row.effective_weight, row.weight) {
-                (effective) "/" (weight)
-            }
-        }
-        td.ac { (active(row)) }
-        td.ac {
-            @match row.kind {
-                Kind::Frontend => "",
-                Kind::Backend => "0",
-                Kind::Server => "-",
-            }
-        }
-        td { (figure(row.failed_checks)) }
-        td { (figure(row.downs)) }
-        td { @if let Some(downtime) = row.downtime { (age(downtime)) } }
-        td { (throttle(row)) }
-    }
-}
-
-fn status(row: &StatRow) -> Markup {
-    let arrow = match row.status {
-        RowStatus::GoingDown(..) | RowStatus::Suspect => " \u{2193}",
-        RowStatus::GoingUp(..) => " \u{2191}",
-        _ => "",
-    };
-    let bad = row.kind == Kind::Backend && row.status.is_down();
-    html! {
-        @if let Some(since) = row.since { (age(since)) " " }
-        @if bad { strong.bad { (row.status_text()) } }
-        @else if row.status == RowStatus::NoCheck { em { (row.status_text()) } }
-        @else { (row.status_text()) }
-        (arrow)
-    }
-}
-
-/// The present reason comes first: an old check that passed explains nothing
-/// about a server that is down.
-fn last_check(row: &StatRow) -> Markup {
-    let check = row.last_check().map(|report| {
-        let status = report.http_status.map(|status| format!("/{status}"));
-        let took = report.took.as_millis();
-        format!(
-            "{}{} in {took}ms",
-            report.code.as_str(),
-            status.unwrap_or_default()
-        )
-    });
-    let words = row.last_check().map(|report| report.code.description());
-    // A long reason is cut short in the cell, so the pointer shows it whole.
-    let whole: Vec<&str> = [row.reason.as_deref(), check.as_deref(), words]
-        .into_iter()
-        .flatten()
-        .collect();
-    let title = (!whole.is_empty()).then(|| whole.join("\n"));
-    html! {
-        td.ac.check title=[title] {
-            @match (&row.reason, &check) {
-                (Some(reason), _) => (reason),
-                (None, Some(check)) => (check),
-                (None, None) => "",
-            }
-        }
-    }
-}
-
-fn active(row: &StatRow) -> String {
-    match (row.kind, row.active) {
-        (Kind::Server, Some(_)) => "Y".into(),
-        (_, Some(active)) => active.to_string(),
-        (_, None) => String::new(),
-    }
-}
-
-fn throttle(row: &StatRow) -> String {
-    match (row.kind, row.throttle) {
-        (Kind::Server, Some(percent)) => format!("{percent} %"),
-        (Kind::Server, None) => "-".into(),
-        _ => String::new(),
-    }
-}
-
+/// The row's colour, by `HAProxy`'s name for it.
 fn class(row: &StatRow) -> &'static str {
     match (row.kind, row.status) {
         (Kind::Frontend, _) => "frontend",
@@ -265,23 +416,5 @@ fn class(row: &StatRow) -> &'static str {
         (Kind::Server, RowStatus::Maint) => "maintain",
         (Kind::Server, RowStatus::NoCheck) => "active_no_check",
         (Kind::Server, RowStatus::Up | RowStatus::Open | RowStatus::Stop) => "active_up",
-    }
-}
-
-fn figure(figure: Option<impl Into<u64>>) -> Markup {
-    html! { @if let Some(figure) = figure { (grouped(figure)) } }
-}
-
-/// A number in groups of three digits, set apart by space alone, so that it
-/// is copied as it is.
-fn grouped(number: impl Into<u64>) -> Markup {
-    let digits = number.into().to_string();
-    let first = (digits.len() + 2) % 3 + 1;
-    let (head, tail) = digits.split_at(first);
-    html! {
-        (head)
-        @for group in tail.as_bytes().chunks(3) {
-            span.group { (String::from_utf8_lossy(group)) }
-        }
     }
 }

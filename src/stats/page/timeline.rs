@@ -1,7 +1,13 @@
 //! What happened lately: to which server, when, and how it was found out.
 
+use std::sync::Arc;
+
 use maud::{Markup, html};
 
+use super::{
+    cell::Value,
+    scene::{Row, Shape, Table},
+};
 use crate::{
     pool::{
         Status, Timeline,
@@ -14,34 +20,39 @@ use crate::{
 /// Events on the page; `/v1/events` has more.
 const SHOWN: usize = 20;
 
-/// The latest events, the newest first.
-pub(super) fn list(timeline: &Timeline) -> Markup {
+/// The latest events, the newest first. `before` is the same a moment ago.
+pub(super) fn table(timeline: &Timeline, before: Option<&Table>) -> Table {
     let newest = *timeline.follow().borrow();
-    let mut entries = timeline.since(newest.saturating_sub(SHOWN as u64));
-    entries.reverse();
-    html! {
-        div.proxy #server-events {
-            h3.name { a href="#server-events" { "events" } span { "the latest first, times in UTC" } }
-            ol.events {
-                @for entry in &entries { (line(entry)) }
-                @if entries.is_empty() {
-                    li { "Nothing has happened to any server since the start." }
-                }
-            }
-        }
+    let first = before.and_then(|table| table.rows.first());
+    match before {
+        Some(before) if first.is_some_and(|row| row.key == newest.to_string()) => before.clone(),
+        _ => Table {
+            id: "server-events".into(),
+            shape: Shape::Items,
+            rows: rows(timeline, newest),
+        },
     }
+}
+
+fn rows(timeline: &Timeline, newest: u64) -> Vec<Arc<Row>> {
+    let entries = timeline.since(newest.saturating_sub(SHOWN as u64));
+    let rows = entries.iter().rev().map(|entry| Row {
+        key: entry.number.to_string(),
+        class: class(&entry.event.what),
+        cells: vec![Value::from(line(entry)).into()],
+        server: None,
+    });
+    rows.map(Arc::new).collect()
 }
 
 fn line(entry: &Entry) -> Markup {
     let event = &entry.event;
     let at = rfc3339(entry.at);
     html! {
-        li class=(class(&event.what)) {
-            time datetime=(at) { (at.replace('T', " ").trim_end_matches('Z')) }
-            span { b { (event.server) } " " (event.what) }
-            @if let Some(detected) = event.detected {
-                span.found { (found_out(detected)) }
-            }
+        time datetime=(at) { (at.replace('T', " ").trim_end_matches('Z')) }
+        span { b { (event.server) } " " (event.what) }
+        @if let Some(detected) = event.detected {
+            span.found { (found_out(detected)) }
         }
     }
 }
@@ -81,7 +92,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stats::fixture;
+    use crate::stats::{fixture, page::patch};
 
     fn page_of(events: impl IntoIterator<Item = (Sign, u64)>) -> String {
         let timeline = Timeline::default();
@@ -89,7 +100,13 @@ mod tests {
             let took = Duration::from_millis(millis);
             timeline.add(fixture::found_down(&format!("s{number}"), sign, took));
         }
-        list(&timeline).into_string()
+        printed(&timeline)
+    }
+
+    fn printed(timeline: &Timeline) -> String {
+        let table = table(timeline, None);
+        let rows = table.rows.iter();
+        rows.map(|row| patch::markup(row, table.shape, 0)).collect()
     }
 
     #[test]
@@ -99,7 +116,7 @@ mod tests {
         assert!(page.contains("found out by its lifeline in 3.0ms"));
         assert!(page.contains("found out by gossip in 1.4s"));
         assert!(page.contains("found out by its agent at once"));
-        assert!(page.contains("<li class=\"active_down\"><time datetime=\""));
+        assert!(page.contains("<li class=\"active_down\" data-k=\"3\"><time datetime=\""));
     }
 
     #[test]
@@ -112,11 +129,6 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_start_is_said() {
-        assert!(page_of([]).contains("Nothing has happened"));
-    }
-
-    #[test]
     fn a_reason_cannot_put_anything_into_the_page() {
         use crate::pool::{server::Cause, state::Event};
         let timeline = Timeline::default();
@@ -125,7 +137,7 @@ mod tests {
             what: Change::Became(Status::Down(Cause::Refused)),
             detected: None,
         });
-        let page = list(&timeline).into_string();
+        let page = printed(&timeline);
         assert!(page.contains("info: &quot;Connection refused&quot;"));
         assert!(!page.contains("found out"));
     }
