@@ -33,9 +33,7 @@ class Docker:
         if name in self._run("ps", "-a", "--format", "{{.Names}}").split():
             self._run("start", name)
             return
-        # A container's host name is its id unless it is given one, and an
-        # agent takes the host's name for the server's.
-        identity = ["--network", self.network, "--name", name, "--hostname", name]
+        identity = ["--network", self.network, "--name", name]
         self._run("run", "-d", *identity, *self.arguments, self.image)
         self.made.append(name)
 
