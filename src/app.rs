@@ -95,16 +95,7 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         access_log,
         ending: Arc::default(),
         draining: CancellationToken::new(),
-    };
-    let process = stats::Process {
-        version: env!("CARGO_PKG_VERSION"),
-        node: node.to_string(),
-        pid: std::process::id(),
-        workers,
-        max_descriptors: host::max_descriptors(),
-        started: Instant::now(),
-        started_unix: unix_seconds(),
-        http: addresses.http.clone(),
+        control: proxy::Control::default(),
     };
     let ending = Arc::clone(&shared.ending);
     let source = Arc::new(stats::Source {
@@ -114,13 +105,14 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         balance: shared.settings.balance.as_str(),
         cookie: shared.settings.cookie.clone(),
         max_connections: host::max_connections(),
-        process,
+        process: process(&node, workers, &addresses),
         members: list_members(gossip.clone()),
         figures: stats::gossip_figures(&gossip),
         gossip_keyed: keyed,
         history: stats::History::default(),
         log_lines_dropped: log_dropped,
         draining: Arc::clone(&ending),
+        accepts: accepts(shared.control.clone()),
         declare: args.stats_admin.then(|| declare(gossip.clone())),
         auth: args
             .stats_auth
@@ -129,8 +121,13 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
     });
     start_statistics(sockets.stats, Arc::clone(&source))?;
     let declare = declare(gossip.clone());
-    let controls = admin::Controls { source, declare };
-    admin::start(sockets.admin, args.admin_level, controls)?;
+    let controls = Arc::new(admin::Controls {
+        source,
+        declare,
+        inputs: shared.inputs.clone(),
+        workers: shared.control.clone(),
+    });
+    let _socket_files = admin::start(sockets.admin, args.admin_level, controls)?;
 
     let draining = shared.draining.clone();
     let workers = start_workers(sockets.http, &shared)?;
@@ -188,8 +185,9 @@ impl Sockets {
         Ok(Self {
             http: http.map_err(|(addr, err)| busy("--http", addr, &err))?,
             admin: args
-                .admin
-                .iter()
+                .admin_addresses()
+                .map_err(|why| anyhow!(why))?
+                .into_iter()
                 .map(|addr| Listener::bind(addr).map_err(|err| busy("--admin", addr, &err)))
                 .collect::<anyhow::Result<_>>()?,
             stats: net::bind_alone(args.stats).map_err(busy_at("--stats", args.stats))?,
@@ -214,6 +212,13 @@ impl Sockets {
     }
 }
 
+impl Addresses {
+    fn count(&self) -> usize {
+        // Statistics and gossip have one each.
+        self.http.len() + self.admin.len() + 2
+    }
+}
+
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("takes requests on")?;
@@ -223,8 +228,12 @@ impl fmt::Display for Addresses {
         let Self { stats, gossip, .. } = self;
         write!(
             f,
-            ", shows itself on http://{stats}/, gossips on {gossip} and is steered on"
+            ", shows itself on http://{stats}/, gossips on {gossip} and "
         )?;
+        if self.admin.is_empty() {
+            return f.write_str("takes no commands");
+        }
+        f.write_str("is steered on")?;
         self.admin.iter().try_for_each(|addr| write!(f, " {addr}"))
     }
 }
@@ -334,6 +343,25 @@ async fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
         }
     });
     joined.await.ok();
+}
+
+/// The process, as it starts.
+fn process(node: &Name, workers: usize, addresses: &Addresses) -> stats::Process {
+    stats::Process {
+        version: env!("CARGO_PKG_VERSION"),
+        node: node.to_string(),
+        pid: std::process::id(),
+        workers,
+        max_descriptors: host::max_descriptors(),
+        started: Instant::now(),
+        started_unix: unix_seconds(),
+        http: addresses.http.clone(),
+        listeners: addresses.count(),
+    }
+}
+
+fn accepts(control: proxy::Control) -> stats::Accepts {
+    Box::new(move || control.is_accepting())
 }
 
 fn list_members(gossip: Gossip) -> stats::Members {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::Duration,
 };
@@ -73,6 +73,20 @@ fn warn_now_and_then(err: &io::Error) {
             .is_ok();
     if ours {
         tracing::warn!("cannot accept connections for now, trying on: {err}");
+    }
+}
+
+/// Has the kernel refuse connections to a listener that keeps its address.
+pub fn refuse(listener: &std::net::TcpListener) {
+    if let Err(err) = SockRef::from(listener).shutdown(Shutdown::Read) {
+        tracing::warn!("a listener goes on accepting connections: {err}");
+    }
+}
+
+/// Has the kernel accept connections to a listener again.
+pub fn listen_again(listener: &std::net::TcpListener) {
+    if let Err(err) = SockRef::from(listener).listen(BACKLOG) {
+        tracing::error!("a listener cannot accept connections again: {err}; restart");
     }
 }
 

@@ -1,44 +1,108 @@
 //! Reads the words of a command. Pure.
 
-use super::Level;
-use crate::membership::Admin;
+use std::{net::IpAddr, time::Duration};
+
+use super::{
+    Level, absent,
+    answer::Answer,
+    arguments::Arguments,
+    verbs::{OF_SESSION, VERBS},
+};
+use crate::{
+    membership::Admin,
+    pool::state::{StaticServer, Verdict},
+};
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Lists what may be asked, or what of it begins with this word.
-    Help(Option<String>),
+    /// Lists what may be asked, or what of it begins with these words.
+    Help(Vec<String>),
     /// Changes between one line and a conversation.
-    Prompt(Prompt),
+    Prompt(Vec<Prompt>),
     /// Ends the connection.
     Quit,
     /// Puts a number or a word before every message.
     Severity(Severity),
+    /// Lowers what this connection may do.
+    Lower(Level),
+    /// How long this connection may be idle.
+    Timeout(Duration),
+    /// Looks at or changes a mode that old scripts ask for before they add a
+    /// server, and that changes nothing here.
+    Mode(Mode, Option<bool>),
     /// What this connection may do.
     ShowLevel,
     /// Looks at the load balancer.
     Show(Show),
     /// What share of the requests a server gets.
     GetWeight(Target),
-    /// Steers a server.
+    /// Steers a server, at every load balancer.
     Set(Target, Change),
+    /// Tells this load balancer alone something about a server.
+    Tell(Target, Tell),
+    /// Adds a server, or tells what is wrong with it.
+    Add(Target, Result<Box<StaticServer>, String>),
+    /// Removes a server.
+    Delete(Target),
+    /// Waits for a time, or until the server can be removed.
+    Wait(Duration, Option<Target>),
+    /// Has counters start from zero.
+    Clear(Clear),
+    /// Ends a session.
+    EndSession(u64),
+    /// Ends the sessions that a server has.
+    EndSessions(Target),
+    /// Accepts client connections, or refuses them.
+    Frontend(bool),
+    /// The answer is known already.
+    Known(Answer),
 }
 
 /// Something to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Show {
     /// The process.
-    Info,
+    Info(Format),
     /// The rows of the statistics.
     Stat(Rows),
     /// The servers' states, of one backend or of all.
     Servers(Option<String>),
+    /// The servers' connections, of one backend or of all.
+    Connections(Option<String>),
     /// The backends' names.
     Backends,
+    /// The requests under way.
+    Sessions(Sessions),
+    /// Malformed messages that were kept, of one proxy or of all.
+    Errors(Option<String>),
+    /// What happened lately, by name, or the names there are.
+    Events(Option<String>),
     /// The version.
     Version,
     /// The environment, or one variable of it.
     Env(Option<String>),
+}
+
+/// How fields are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Format {
+    /// In which form.
+    pub listing: Listing,
+    /// With a description of each.
+    pub described: bool,
+}
+
+/// The form in which fields are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Listing {
+    /// `Name: value` lines, or CSV.
+    #[default]
+    Plain,
+    /// A line a field, with its nature and its type.
+    Typed,
+    /// The same as JSON.
+    Json,
 }
 
 /// Which rows of the statistics.
@@ -50,6 +114,8 @@ pub struct Rows {
     pub hide_down: bool,
     /// Leaves out the servers in maintenance.
     pub hide_maint: bool,
+    /// How they are printed.
+    pub format: Format,
 }
 
 /// Rows by their numbers, as `HAProxy` selects them.
@@ -63,6 +129,19 @@ pub struct Selection {
     pub server: i64,
 }
 
+/// Which sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sessions {
+    /// Every one.
+    All,
+    /// The one of this number.
+    Id(u64),
+    /// Those that have taken so long.
+    Older(Duration),
+    /// Those that a server has.
+    Of(Target),
+}
+
 /// A server and its backend, as they were given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -72,13 +151,42 @@ pub struct Target {
     pub server: String,
 }
 
-/// What is to become of a server.
+/// What is to become of a server, at every load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It takes traffic, drains, or is out.
     State(Admin),
     /// Its share of the requests.
     Weight(Weight),
+}
+
+/// What one load balancer alone is told about a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tell {
+    /// How it is, until a check says otherwise.
+    Health(Verdict),
+    /// Whether its checks are on.
+    Checks(bool),
+    /// Whether checks by an agent of `HAProxy`'s kind are on.
+    AgentChecks(bool),
+    /// The port of its checks; 0 for its own.
+    CheckPort(u16),
+    /// The address of its checks, and their port.
+    CheckAddr(IpAddr, Option<u16>),
+    /// Its address, and its port.
+    Addr(IpAddr, Option<u16>),
+    /// Nothing: this is why.
+    Refused(String),
+}
+
+impl Tell {
+    pub(super) fn addr((ip, port): (IpAddr, Option<u16>)) -> Self {
+        Self::Addr(ip, port)
+    }
+
+    pub(super) fn check_addr((ip, port): (IpAddr, Option<u16>)) -> Self {
+        Self::CheckAddr(ip, port)
+    }
 }
 
 /// A new weight.
@@ -90,7 +198,18 @@ pub enum Weight {
     Percent(u32),
 }
 
-/// How a connection goes on after its first line.
+/// Which counters start from zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clear {
+    /// The maxima.
+    Maxima,
+    /// All.
+    All,
+    /// A server's.
+    Server(Target),
+}
+
+/// A step of how a connection goes on after its first line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt {
     /// To a prompt, or back.
@@ -101,6 +220,17 @@ pub enum Prompt {
     Interactive,
     /// It goes on, with a prompt.
     Shown,
+    /// The prompt shows the uptime, or no longer does.
+    Timed,
+}
+
+/// A mode that old scripts ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `expert-mode`.
+    Expert,
+    /// `experimental-mode`.
+    Experimental,
 }
 
 /// What stands before a message.
@@ -117,8 +247,8 @@ pub enum Severity {
 /// Why words are no command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no such command; the first word that was given.
-    Unknown(String),
+    /// There is no such command.
+    Unknown,
     /// It takes a higher level.
     Denied,
     /// It is one, but not with these arguments.
@@ -126,230 +256,55 @@ pub enum Refusal {
 }
 
 /// Reads a command's words, as far as the level allows it.
-pub fn read(words: &[String], level: Level) -> Result<Command, Refusal> {
-    let Some((verb, arguments)) = VERBS.iter().find_map(|verb| verb.takes(words)) else {
-        return Err(Refusal::Unknown(words.first().cloned().unwrap_or_default()));
+pub fn read(words: &[String], has_payload: bool, level: Level) -> Result<Command, Refusal> {
+    let mut verbs = VERBS.iter().chain(OF_SESSION).chain(absent::VERBS);
+    let Some((verb, arguments)) = verbs.find_map(|verb| verb.takes(words)) else {
+        return Err(Refusal::Unknown);
     };
     if verb.level > level {
         return Err(Refusal::Denied);
     }
-    (verb.read)(&Arguments(arguments)).map_err(Refusal::Wrong)
+    (verb.read)(&Arguments::new(arguments, has_payload)).map_err(Refusal::Wrong)
 }
 
-/// A line for each command of the level; only for those that begin with
-/// `word`, where it is given and there are any.
-pub fn list(level: Level, word: Option<&str>) -> String {
+/// A line for each command of the level that begins with the same words as
+/// `like`, as many of them as any command has, and one for each that belongs
+/// to the conversation. Also, how many words that were.
+pub fn list(level: Level, like: &[String]) -> (usize, String) {
     let allowed = || VERBS.iter().filter(|verb| verb.level <= level);
-    let begins = |verb: &&Verb| verb.words.split(' ').next() == word;
-    let mut verbs: Vec<&Verb> = allowed().filter(begins).collect();
-    if verbs.is_empty() {
-        verbs = allowed().collect();
-    }
-    let lines: Vec<String> = verbs.into_iter().map(Verb::line).collect();
-    lines.join("\n")
-}
-
-/// Whether any command of the level begins with `word`.
-pub fn is_known(level: Level, word: &str) -> bool {
-    let begins = |verb: &Verb| verb.level <= level && verb.words.split(' ').next() == Some(word);
-    VERBS.iter().any(begins)
+    let common = allowed().map(|verb| verb.common(like)).max().unwrap_or(0);
+    let alike = allowed().filter(|verb| verb.common(like) == common);
+    let lines: Vec<String> = alike.chain(OF_SESSION).map(Verb::line).collect();
+    (common, lines.join("\n"))
 }
 
 /// A command as it is told from others, listed and read.
-struct Verb {
-    words: &'static str,
-    arguments: &'static str,
-    about: &'static str,
-    level: Level,
-    read: fn(&Arguments<'_>) -> Result<Command, String>,
+pub(super) struct Verb {
+    pub(super) words: &'static str,
+    pub(super) arguments: &'static str,
+    pub(super) about: &'static str,
+    pub(super) level: Level,
+    pub(super) read: fn(&Arguments<'_>) -> Result<Command, String>,
 }
 
 impl Verb {
     /// Itself and what follows its own words, if `words` begin with those.
     fn takes<'a>(&self, words: &'a [String]) -> Option<(&Self, &'a [String])> {
-        let mut rest = words;
-        for own in self.words.split(' ') {
-            let (first, after) = rest.split_first()?;
-            if first != own {
-                return None;
-            }
-            rest = after;
-        }
-        Some((self, rest))
+        let own = self.words.split(' ').count();
+        let rest = words.get(own..)?;
+        (self.common(words) == own).then_some((self, rest))
+    }
+
+    /// How many of its own words `words` begin with.
+    fn common(&self, words: &[String]) -> usize {
+        let pairs = self.words.split(' ').zip(words);
+        pairs.take_while(|(own, given)| own == given).count()
     }
 
     fn line(&self) -> String {
-        let usage = format!("{} {}", self.words, self.arguments);
-        format!("  {usage:<44}: {}", self.about)
+        let usage = [self.words, self.arguments].join(" ");
+        format!("  {:<40}: {}", usage.trim_end(), self.about)
     }
-}
-
-/// Every command, in the order in which help lists them.
-#[rustfmt::skip]
-const VERBS: &[Verb] = &[
-    Verb { words: "disable server", arguments: "<bk>/<srv>", about: "take a server out (same as 'set server ... state maint')",
-        level: Level::Admin, read: |args| set_state(args, Admin::Maint) },
-    Verb { words: "enable server", arguments: "<bk>/<srv>", about: "let a server take traffic (same as 'set server ... state ready')",
-        level: Level::Admin, read: |args| set_state(args, Admin::Ready) },
-    Verb { words: "get weight", arguments: "<bk>/<srv>", about: "report a server's current weight",
-        level: Level::User, read: |args| Ok(Command::GetWeight(args.target()?)) },
-    Verb { words: "set server", arguments: "<bk>/<srv> [opts]", about: "change a server's state or weight",
-        level: Level::Admin, read: set_server },
-    Verb { words: "set severity-output", arguments: "[none|number|string]", about: "set presence of severity level in feedback information",
-        level: Level::User, read: severity },
-    Verb { words: "set weight", arguments: "<bk>/<srv> <weight>[%]", about: "change a server's weight",
-        level: Level::Admin, read: |args| Ok(Command::Set(args.target()?, Change::Weight(weight(args.get(1))?))) },
-    Verb { words: "show backend", arguments: "", about: "list backends in the current running config",
-        level: Level::User, read: |_| Ok(Command::Show(Show::Backends)) },
-    Verb { words: "show cli level", arguments: "", about: "display the level of the current CLI session",
-        level: Level::User, read: |_| Ok(Command::ShowLevel) },
-    Verb { words: "show env", arguments: "[var]", about: "dump environment variables known to the process",
-        level: Level::Operator, read: |args| Ok(Command::Show(Show::Env(args.optional(0)))) },
-    Verb { words: "show info", arguments: "", about: "report information about the running process",
-        level: Level::User, read: show_info },
-    Verb { words: "show servers state", arguments: "[<backend>]", about: "dump volatile server information (all or for a single backend)",
-        level: Level::User, read: |args| Ok(Command::Show(Show::Servers(args.optional(0)))) },
-    Verb { words: "show stat", arguments: "[<px> <type> <sid>] [up|no-maint]", about: "report counters for each proxy and server",
-        level: Level::User, read: show_stat },
-    Verb { words: "show version", arguments: "", about: "show version of the current process",
-        level: Level::User, read: |_| Ok(Command::Show(Show::Version)) },
-    Verb { words: "help", arguments: "[<command>]", about: "list matching or all commands",
-        level: Level::User, read: |args| Ok(Command::Help(args.optional(0))) },
-    Verb { words: "prompt", arguments: "[n|i|p]", about: "toggle interactive mode with prompt",
-        level: Level::User, read: prompt },
-    Verb { words: "quit", arguments: "", about: "disconnect",
-        level: Level::User, read: |_| Ok(Command::Quit) },
-];
-
-/// The words behind a command's own.
-struct Arguments<'a>(&'a [String]);
-
-impl Arguments<'_> {
-    /// One of them; empty where there is none, as `HAProxy` reads it.
-    fn get(&self, index: usize) -> &str {
-        self.0.get(index).map_or("", String::as_str)
-    }
-
-    fn optional(&self, index: usize) -> Option<String> {
-        self.0.get(index).cloned()
-    }
-
-    /// The first, as a server.
-    fn target(&self) -> Result<Target, String> {
-        match self.get(0).split_once('/') {
-            Some((backend, server)) => Ok(Target {
-                backend: backend.to_owned(),
-                server: server.to_owned(),
-            }),
-            None => Err("Require 'backend/server'.".to_owned()),
-        }
-    }
-}
-
-fn set_state(args: &Arguments<'_>, state: Admin) -> Result<Command, String> {
-    Ok(Command::Set(args.target()?, Change::State(state)))
-}
-
-fn set_server(args: &Arguments<'_>) -> Result<Command, String> {
-    let target = args.target()?;
-    let change = match (args.get(1), args.get(2)) {
-        ("state", "ready") => Change::State(Admin::Ready),
-        ("state", "drain") => Change::State(Admin::Drain),
-        ("state", "maint") => Change::State(Admin::Maint),
-        ("state", _) => {
-            return Err(
-                "'set server <srv> state' expects 'ready', 'drain' and 'maint'.".to_owned(),
-            );
-        }
-        ("weight", text) => Change::Weight(weight(text)?),
-        _ => return Err("usage: set server <backend>/<server> state | weight".to_owned()),
-    };
-    Ok(Command::Set(target, change))
-}
-
-/// Reads a weight, and finds the fault that `HAProxy` would find first.
-pub fn weight(text: &str) -> Result<Weight, String> {
-    if text.is_empty() {
-        return Err("Require <weight> or <weight%>.".to_owned());
-    }
-    let sign = usize::from(text.starts_with(['-', '+']));
-    let digits = |c: char| c.is_ascii_digit();
-    let end = text
-        .char_indices()
-        .skip(sign)
-        .find(|(_, c)| !digits(*c))
-        .map_or(text.len(), |(at, _)| at);
-    let (number, rest) = text.split_at(end);
-    if !number.ends_with(digits) {
-        return Err("Empty weight string empty or preceded by garbage".to_owned());
-    }
-    // What is too long for a number is out of range in any case.
-    let magnitude = number.trim_start_matches(['-', '+']);
-    let magnitude = magnitude.parse::<u32>().unwrap_or(u32::MAX);
-    let negative = number.starts_with('-') && magnitude > 0;
-    match (u16::try_from(magnitude), rest) {
-        (_, "%") if negative => Err("Relative weight must be positive.".to_owned()),
-        (_, "%") => Ok(Weight::Percent(magnitude)),
-        (Ok(weight @ 0..=256), "") if !negative => Ok(Weight::Absolute(weight)),
-        (Ok(0..=256), _) if !negative => Err("Trailing garbage in weight string".to_owned()),
-        _ => Err("Absolute weight can only be between 0 and 256 inclusive.".to_owned()),
-    }
-}
-
-fn show_info(args: &Arguments<'_>) -> Result<Command, String> {
-    if args.0.is_empty() {
-        return Ok(Command::Show(Show::Info));
-    }
-    // Whoever asks for another format could not read this one.
-    Err("'show info' takes no arguments.".to_owned())
-}
-
-fn show_stat(args: &Arguments<'_>) -> Result<Command, String> {
-    const EXPECTED: &str =
-        "'show stat' expects [{<iid>|<proxy>} <type> <sid>] [up|no-maint], and prints CSV.";
-    let (only, flags) = match args.0 {
-        [proxy, kinds, server, flags @ ..] => {
-            let number = |text: &String| text.parse::<i64>().map_err(|_| EXPECTED.to_owned());
-            let selection = Selection {
-                proxy: proxy.clone(),
-                kinds: number(kinds)?,
-                server: number(server)?,
-            };
-            (Some(selection), flags)
-        }
-        flags => (None, flags),
-    };
-    let mut rows = Rows {
-        only,
-        ..Rows::default()
-    };
-    for flag in flags {
-        match flag.as_str() {
-            "up" => rows.hide_down = true,
-            "no-maint" => rows.hide_maint = true,
-            _ => return Err(EXPECTED.to_owned()),
-        }
-    }
-    Ok(Command::Show(Show::Stat(rows)))
-}
-
-fn prompt(args: &Arguments<'_>) -> Result<Command, String> {
-    Ok(Command::Prompt(match args.get(0) {
-        "" => Prompt::Toggle,
-        "n" => Prompt::NonInteractive,
-        "i" => Prompt::Interactive,
-        "p" => Prompt::Shown,
-        _ => return Err("'prompt' expects nothing, 'n', 'i' or 'p'.".to_owned()),
-    }))
-}
-
-fn severity(args: &Arguments<'_>) -> Result<Command, String> {
-    Ok(Command::Severity(match args.get(0) {
-        "none" => Severity::None,
-        "number" => Severity::Number,
-        "string" => Severity::Text,
-        _ => return Err("one of 'none', 'number', 'string' is a required argument".to_owned()),
-    }))
 }
 
 #[cfg(test)]
@@ -358,9 +313,13 @@ mod tests {
 
     use super::*;
 
+    fn words(text: &str) -> Vec<String> {
+        let words = text.split(' ').filter(|word| !word.is_empty());
+        words.map(str::to_owned).collect()
+    }
+
     fn command(text: &str) -> Result<Command, Refusal> {
-        let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
-        read(&words, Level::Admin)
+        read(&words(text), false, Level::Admin)
     }
 
     fn wrong(text: &str) -> String {
@@ -403,16 +362,48 @@ mod tests {
 
     #[test]
     fn errors_are_in_the_words_that_clients_compare() {
+        let target = "Require 'backend/server'.";
+        for text in [
+            "get weight s1",
+            "enable server",
+            "del server s1",
+            "shutdown sessions server",
+        ] {
+            assert_eq!(wrong(text), target, "{text}");
+        }
         for (text, why) in [
-            ("get weight s1", "Require 'backend/server'."),
-            ("enable server", "Require 'backend/server'."),
             (
                 "set server nodes/s1 state up",
                 "'set server <srv> state' expects 'ready', 'drain' and 'maint'.",
             ),
             (
-                "set server nodes/s1 addr 1.2.3.4",
-                "usage: set server <backend>/<server> state | weight",
+                "set server nodes/s1 health",
+                "'set server <srv> health' expects 'up', 'stopping', or 'down'.",
+            ),
+            (
+                "set server nodes/s1 addr",
+                "set server <b>/<s> addr requires an address and optionally a port.",
+            ),
+            ("set server nodes/s1 addr x", "Invalid addr 'x'"),
+            (
+                "set server nodes/s1 check-port x",
+                "provided port is not an integer",
+            ),
+            (
+                "set server nodes/s1 check-port 99999",
+                "provided port is invalid",
+            ),
+            (
+                "set server nodes/s1 agent up",
+                "agent checks are not enabled on this server.",
+            ),
+            (
+                "set server nodes/s1 fqdn",
+                "set server <b>/<s> fqdn requires a FQDN.",
+            ),
+            (
+                "set server nodes/s1 fqdn a.b",
+                "set server <b>/<s> fqdn failed because no resolution is configured.",
             ),
             ("set weight nodes/s1", "Require <weight> or <weight%>."),
             (
@@ -435,59 +426,195 @@ mod tests {
                 "set weight nodes/s1 x1",
                 "Empty weight string empty or preceded by garbage",
             ),
+            ("set maxconn server nodes/s1", "Require <maxconn>."),
+            (
+                "set maxconn server nodes/s1 x",
+                "maxconn string empty or preceded by garbage",
+            ),
+            (
+                "set maxconn server nodes/s1 3x",
+                "Trailing garbage in maxconn string",
+            ),
+        ] {
+            let told = Ok(Command::Tell(s1(), Tell::Refused(why.to_owned())));
+            assert_eq!(command(text), told, "{text}");
+        }
+        for (text, why) in [
+            ("set maxconn frontend localnodes", "Integer value expected."),
+            ("set maxconn frontend web 3", "No such frontend."),
+            ("set maxconn global -1", "Value out of range."),
+            ("set timeout cli 0", "Invalid timeout value."),
+            ("set timeout client 3", "'set timeout' only supports 'cli'."),
+            ("disable frontend", "A frontend name is expected."),
+            (
+                "shutdown session x",
+                "Session pointer expected (use 'show sess').",
+            ),
+            ("show table nodes", "No such table"),
+            (
+                "get map m key",
+                "Unknown map identifier. Please use #<id> or <file>.",
+            ),
+            ("get map m", "Missing map identifier and/or key."),
         ] {
             assert_eq!(wrong(text), why, "{text}");
         }
     }
 
     #[test]
+    fn what_cannot_be_limited_is_not_said_to_be() {
+        assert!(wrong("set maxconn frontend localnodes 5").contains("not limited"));
+        assert!(wrong("set maxconn global 5").contains("not limited"));
+        assert!(wrong("set rate-limit sessions global 5").contains("not limited"));
+        let unlimited = command("set rate-limit sessions global 0");
+        assert_eq!(unlimited, Ok(Command::Known(Answer::silent())));
+    }
+
+    #[test]
     fn what_takes_a_higher_level_is_denied_before_it_is_looked_at() {
-        let words = ["set", "server", "nonsense"].map(str::to_owned);
-        assert_eq!(read(&words, Level::User), Err(Refusal::Denied));
-        assert_eq!(read(&words, Level::Operator), Err(Refusal::Denied));
-        let words = ["show", "env"].map(str::to_owned);
-        assert_eq!(read(&words, Level::User), Err(Refusal::Denied));
+        for (text, level) in [
+            ("set server nonsense", Level::Operator),
+            ("show env", Level::User),
+            ("show sess", Level::User),
+            ("clear counters", Level::User),
+            ("clear counters all", Level::Operator),
+            ("operator", Level::User),
+        ] {
+            assert_eq!(
+                read(&words(text), false, level),
+                Err(Refusal::Denied),
+                "{text}"
+            );
+        }
+        assert_eq!(command("clear counters"), Ok(Command::Clear(Clear::Maxima)));
+        assert_eq!(
+            command("clear counters all"),
+            Ok(Command::Clear(Clear::All))
+        );
     }
 
     #[test]
     fn rows_are_selected_as_haproxyadmin_does() {
-        let Ok(Command::Show(Show::Stat(rows))) = command("show stat 4 4 -1 up") else {
-            panic!("a selection");
+        let stat = |text: &str| match command(text) {
+            Ok(Command::Show(Show::Stat(rows))) => rows,
+            other => panic!("{text}: {other:?}"),
         };
+        let rows = stat("show stat 4 4 -1 up");
         let only = rows.only.unwrap();
         assert_eq!((only.proxy.as_str(), only.kinds, only.server), ("4", 4, -1));
         assert!(rows.hide_down && !rows.hide_maint);
-        assert!(wrong("show stat json").contains("prints CSV"));
+        let rows = stat("show stat typed desc no-maint");
+        assert_eq!(rows.only, None);
+        assert_eq!(rows.format.listing, Listing::Typed);
+        assert!(rows.format.described && rows.hide_maint);
+        assert_eq!(stat("show stat json").format.listing, Listing::Json);
     }
 
     #[test]
-    fn an_unknown_command_is_named_by_its_first_word() {
-        assert_eq!(command("foo bar"), Err(Refusal::Unknown("foo".to_owned())));
-        assert_eq!(command("show"), Err(Refusal::Unknown("show".to_owned())));
+    fn a_new_server_has_what_its_keywords_say() {
+        let add = |text: &str| match command(&format!("add server nodes/s3 {text}")) {
+            Ok(Command::Add(_, server)) => server,
+            other => panic!("{text}: {other:?}"),
+        };
+        let server = add("10.0.0.3:80 weight 7 check inter 500 rise 1 fall 4").unwrap();
+        assert_eq!((server.target.as_str(), server.weight), ("10.0.0.3:80", 7));
+        let plan = server.check.unwrap();
+        assert_eq!(plan.interval, Duration::from_millis(500));
+        assert_eq!(plan.thresholds.fall.get(), 4);
+        assert_eq!(add("10.0.0.3:80").unwrap().check, None);
+        for (text, why) in [
+            (
+                "",
+                "'server' expects <name> and <addr>[:<port>] as arguments.",
+            ),
+            ("10.0.0.3:80 foo", "unknown keyword 'foo'"),
+            (
+                "10.0.0.3:80 weight 300",
+                "weight of server s3 is not within 0 and 256 (300).",
+            ),
+        ] {
+            assert_eq!(add(text.trim()).unwrap_err(), why);
+        }
+        assert!(
+            add("host:80")
+                .unwrap_err()
+                .starts_with("invalid address 'host:80'")
+        );
     }
 
     #[test]
-    fn help_lists_what_the_level_allows() {
-        assert!(!list(Level::User, None).contains("set server"));
-        assert!(list(Level::Admin, None).contains("  set server <bk>/<srv> [opts]"));
-        let about_get = list(Level::User, Some("get"));
-        assert_eq!(about_get.lines().count(), 1, "{about_get}");
+    fn times_have_haproxys_units() {
+        let cli = |text: &str| command(&format!("set timeout cli {text}"));
+        let seconds = |n| Ok(Command::Timeout(Duration::from_secs(n)));
+        assert_eq!(cli("30"), seconds(30));
+        assert_eq!(cli("2m"), seconds(120));
+        assert_eq!(cli("5000ms"), seconds(5));
+        let wait = |time| Ok(Command::Wait(time, None));
+        assert_eq!(command("wait 5"), wait(Duration::from_millis(5)));
+        let target = Some(s1());
+        assert_eq!(
+            command("wait 2s srv-removable nodes/s1"),
+            Ok(Command::Wait(Duration::from_secs(2), target))
+        );
+        assert!(wrong("wait").starts_with("Usage: wait"));
+    }
+
+    #[test]
+    fn an_unknown_command_is_not_read() {
+        assert_eq!(command("foo bar"), Err(Refusal::Unknown));
+        assert_eq!(command("show"), Err(Refusal::Unknown));
+        assert_eq!(command("shutdown sessions"), Err(Refusal::Unknown));
+    }
+
+    #[test]
+    fn help_lists_what_the_level_allows_and_is_most_like_what_was_given() {
+        let listed = |level, text: &str| list(level, &words(text));
+        assert!(!listed(Level::User, "").1.contains("set server"));
+        let all = listed(Level::Admin, "").1;
+        assert!(
+            all.contains("\n  set server <bk>/<srv> [opts]            : "),
+            "{all}"
+        );
+        assert!(!all.contains("show map"), "there are none");
+        let (common, servers) = listed(Level::User, "show servers foo");
+        assert_eq!(common, 2);
+        assert_eq!(servers.lines().count(), 2 + 3, "{servers}");
+        assert!(servers.ends_with(": disconnect"));
+        assert_eq!(listed(Level::User, "foo").0, 0);
+    }
+
+    #[test]
+    fn the_first_command_that_fits_is_the_longest_one() {
+        let verbs: Vec<&Verb> = VERBS
+            .iter()
+            .chain(OF_SESSION)
+            .chain(absent::VERBS)
+            .collect();
+        for (index, verb) in verbs.iter().enumerate() {
+            let own = words(verb.words);
+            let first = verbs.iter().position(|other| other.takes(&own).is_some());
+            assert_eq!(first, Some(index), "{}", verb.words);
+        }
     }
 
     proptest! {
         #[test]
         fn any_words_can_be_read(words in proptest::collection::vec(".*", 0..8)) {
-            read(&words, Level::Admin).ok();
+            read(&words, false, Level::Admin).ok();
+            list(Level::Admin, &words);
         }
 
         #[test]
         fn any_arguments_of_a_command_can_be_read(
-            verb in proptest::sample::select(VERBS.iter().map(|verb| verb.words).collect::<Vec<_>>()),
-            arguments in proptest::collection::vec("[-+0-9a-z%/é]{0,12}", 0..5),
+            verb in proptest::sample::select(
+                VERBS.iter().chain(absent::VERBS).map(|verb| verb.words).collect::<Vec<_>>()
+            ),
+            arguments in proptest::collection::vec("[-+0-9a-z%/é:.]{0,12}", 0..6),
+            has_payload in proptest::bool::ANY,
         ) {
             let own = verb.split(' ').map(str::to_owned);
             let words: Vec<String> = own.chain(arguments).collect();
-            let unknown = matches!(read(&words, Level::Admin), Err(Refusal::Unknown(_)));
+            let unknown = matches!(read(&words, has_payload, Level::Admin), Err(Refusal::Unknown));
             prop_assert!(!unknown);
         }
     }

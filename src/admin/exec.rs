@@ -1,22 +1,22 @@
-//! Carries commands out: looks at the snapshot and the rows of the statistics,
-//! or declares what an operator wants.
+//! Carries commands out: what is wanted of a server is declared to every load
+//! balancer, what concerns this one alone is told to its pool or its workers.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     Controls, Declare,
-    command::{Change, Rows, Selection, Show, Target, Weight},
-    info, server_state,
+    answer::{Answer, Grade, Outcome},
+    command::{Change, Clear, Command, Target, Weight},
+    fleet, show,
 };
 use crate::{
+    counters::Forget,
     membership::Wish,
-    pool::{Reader, Server},
-    stats::{
-        self, Source, StatRow, csv,
-        view::{Kind, RowStatus},
-    },
+    pool::{Input, Server, Snapshot},
+    proxy::{Clearing, Which},
+    stats::Source,
 };
 
 /// How long a command waits for the pool to show what it changed: it takes
@@ -26,23 +26,49 @@ const SHOWN: Duration = Duration::from_millis(400);
 /// The largest weight.
 const MOST_WEIGHT: u32 = 256;
 
-/// Variables that hold secrets of our own; nobody gets to see them.
-const SECRETS: [&str; 2] = ["TIDINGS_GOSSIP_KEY", "TIDINGS_STATS_AUTH"];
+/// How often it is looked whether a server can be removed. Its last request's
+/// end makes no news.
+const LOOK: Duration = Duration::from_millis(50);
 
-/// Shows something of the load balancer.
-pub fn show(what: &Show, source: &Source) -> Result<String, String> {
-    match what {
-        Show::Info => Ok(info::render(source, Instant::now())),
-        Show::Stat(rows) => stat(rows, source),
-        Show::Servers(backend) => servers(backend.as_deref(), source),
-        Show::Backends => Ok(format!("# name\n{}", source.service)),
-        Show::Version => Ok(info::version(source)),
-        Show::Env(variable) => env(variable.as_deref()),
+/// Carries out a command that does not concern the connection itself.
+pub async fn carry_out(command: Command, controls: &Controls) -> Outcome {
+    match command {
+        Command::Show(what) => show::show(&what, controls).await,
+        Command::GetWeight(target) => weight(&target, &controls.source).map(Answer::info),
+        Command::Set(target, change) => {
+            set(&target, change, controls).await?;
+            Ok(Answer::silent())
+        }
+        Command::Tell(target, what) => fleet::tell(&target, what, controls).await,
+        Command::Add(target, server) => fleet::add(&target, server, controls).await,
+        Command::Delete(target) => fleet::delete(&target, controls).await,
+        Command::Wait(time, target) => wait(time, target.as_ref(), controls).await,
+        Command::Clear(what) => clear(&what, controls).await,
+        Command::EndSession(id) => match controls.workers.end(Which::Id(id)).await {
+            0 => Err("No such session (use 'show sess').".to_owned()),
+            _ => Ok(Answer::silent()),
+        },
+        Command::EndSessions(target) => {
+            let server = find(&target, &controls.source)?;
+            controls.workers.end(Which::Server(server.life)).await;
+            Ok(Answer::silent())
+        }
+        Command::Frontend(accepts) => set_accepting(accepts, controls),
+        Command::Known(answer) => Ok(answer),
+        // The connection's own affairs, which it sees to.
+        Command::Help(_)
+        | Command::Prompt(_)
+        | Command::Quit
+        | Command::Severity(_)
+        | Command::Lower(_)
+        | Command::Timeout(_)
+        | Command::Mode(..)
+        | Command::ShowLevel => Ok(Answer::silent()),
     }
 }
 
 /// The share of the requests that a server gets, and the one it has by itself.
-pub fn weight(target: &Target, source: &Source) -> Result<String, String> {
+fn weight(target: &Target, source: &Source) -> Result<String, String> {
     let server = find(target, source)?;
     Ok(format!(
         "{} (initial {})",
@@ -50,8 +76,8 @@ pub fn weight(target: &Target, source: &Source) -> Result<String, String> {
     ))
 }
 
-/// Records what is wanted of a server, and waits until the pool shows it, so
-/// that whoever looks next sees it.
+/// Declares what is wanted of a server to every load balancer, and waits until
+/// the pool here shows it, so that whoever looks next sees it.
 pub async fn set(target: &Target, change: Change, controls: &Controls) -> Result<(), String> {
     let server = find(target, &controls.source)?;
     let wish = match change {
@@ -70,35 +96,51 @@ pub async fn declare(
     for (server, wish) in wishes {
         declare(&source.service, &server.name, *wish)?;
     }
-    let shown = async {
-        for (server, _) in wishes {
-            described_anew(source.pool.clone(), server).await;
-        }
-    };
-    // Not an error: it is on record, and takes effect when the pool gets to it.
-    timeout(SHOWN, shown).await.ok();
+    let known: Vec<&Arc<Server>> = wishes.iter().map(|(server, _)| server).collect();
+    described_anew(&known, source).await;
     Ok(())
 }
 
-/// Waits for a newer description of the server than this one.
-async fn described_anew(mut pool: Reader, known: &Arc<Server>) {
-    loop {
-        let snapshot = pool.load();
+/// Waits for newer descriptions of all these servers.
+pub(super) async fn described_anew(known: &[&Arc<Server>], source: &Source) {
+    let is_news = |snapshot: &Snapshot, known: &Arc<Server>| {
         let now = snapshot.by_name(known.name.as_str());
-        if now.is_none_or(|now| !Arc::ptr_eq(now, known)) {
-            return;
-        }
-        pool.newer_than(&snapshot).await;
-    }
+        now.is_none_or(|now| !Arc::ptr_eq(now, known))
+    };
+    let all_are = |now: &Snapshot| known.iter().all(|known| is_news(now, known));
+    // Not an error: it is on record, and takes effect when the pool gets to it.
+    shown(all_are, source).await;
 }
 
-fn find(target: &Target, source: &Source) -> Result<Arc<Server>, String> {
-    if target.backend != source.service.as_str() {
-        return Err("No such backend.".to_owned());
-    }
+/// Waits until the pool shows something; says whether it did in time.
+pub(super) async fn shown(seen: impl Fn(&Snapshot) -> bool, source: &Source) -> bool {
+    let mut pool = source.pool.clone();
+    let waiting = async {
+        loop {
+            let snapshot = pool.load();
+            if seen(&snapshot) {
+                return;
+            }
+            pool.newer_than(&snapshot).await;
+        }
+    };
+    timeout(SHOWN, waiting).await.is_ok()
+}
+
+/// The server, if there is one.
+pub(super) fn find(target: &Target, source: &Source) -> Result<Arc<Server>, String> {
+    check_backend(target, source)?;
     let snapshot = source.pool.load();
     let server = snapshot.by_name(&target.server);
     server.cloned().ok_or_else(|| "No such server.".to_owned())
+}
+
+/// Checks that the backend is the one there is.
+pub(super) fn check_backend(target: &Target, source: &Source) -> Result<(), String> {
+    if target.backend == source.service.as_str() {
+        return Ok(());
+    }
+    Err("No such backend.".to_owned())
 }
 
 /// `None` is what the server has by itself, whatever that will be.
@@ -113,69 +155,74 @@ pub fn wanted_weight(weight: Weight, server: &Server) -> Option<u16> {
     }
 }
 
-fn stat(which: &Rows, source: &Source) -> Result<String, String> {
-    let mut rows = stats::rows(source, Instant::now());
-    if which.hide_down {
-        rows.hide(RowStatus::is_out);
-    } else if which.hide_maint {
-        rows.hide(|status| status == RowStatus::Maint);
-    }
-    let mut out = csv::header();
-    let Some(only) = &which.only else {
-        rows.iter().for_each(|row| csv::line(row, &mut out));
-        return Ok(out);
+/// Waits for a time, or until a server can be removed.
+pub async fn wait(time: Duration, target: Option<&Target>, controls: &Controls) -> Outcome {
+    let done = Answer::info("Done.");
+    let Some(target) = target else {
+        sleep(time).await;
+        return Ok(done);
     };
-    let proxy = proxy_id(only, &rows)?;
-    let selected = rows.iter().filter(|row| selects(only, proxy, row));
-    selected.for_each(|row| csv::line(row, &mut out));
-    Ok(out)
-}
-
-/// The number of the proxy that is selected; `None` for every one.
-fn proxy_id(only: &Selection, rows: &stats::Rows) -> Result<Option<i64>, String> {
-    match only.proxy.parse() {
-        Ok(-1) => Ok(None),
-        Ok(id) => Ok(Some(id)),
-        Err(_) => {
-            let proxies = [&rows.frontend, &rows.backend];
-            let named = proxies.into_iter().find(|row| row.proxy == only.proxy);
-            let id = named.map(|row| Some(row.proxy_id.into()));
-            id.ok_or_else(|| "No such proxy.".to_owned())
+    let give_up = Instant::now() + time;
+    loop {
+        let server = find(target, &controls.source).map_err(|why| format!("Failed. {why}"))?;
+        let Err(why) = fleet::is_removable(&server) else {
+            return Ok(done);
+        };
+        if why == fleet::ANNOUNCED {
+            return Err(format!("Failed. {why}"));
+        }
+        let look_again = sleep(LOOK);
+        if timeout_at(give_up, look_again).await.is_err() {
+            return Err(format!("Wait delay expired. {why}"));
         }
     }
 }
 
-fn selects(only: &Selection, proxy: Option<i64>, row: &StatRow) -> bool {
-    let of_proxy = proxy.is_none_or(|id| id == i64::from(row.proxy_id));
-    let of_kind = only.kinds & (1 << row.kind as u32) != 0;
-    // Its number tells servers apart, and nothing else.
-    let any_number = row.kind != Kind::Server || only.server == -1;
-    of_proxy && of_kind && (any_number || only.server == i64::from(row.server_id))
-}
-
-fn servers(backend: Option<&str>, source: &Source) -> Result<String, String> {
-    if backend.is_some_and(|name| name != source.service.as_str()) {
-        return Err("Can't find backend.".to_owned());
-    }
-    let rows = stats::rows(source, Instant::now());
-    Ok(server_state::render(&rows))
-}
-
-fn env(variable: Option<&str>) -> Result<String, String> {
-    let shown = |name: &str| {
-        let secret = SECRETS.contains(&name);
-        !secret && variable.is_none_or(|wanted| wanted == name)
+/// Has the workers forget what they counted, then forgets here what is shared
+/// and what the pool counts, so that whoever looks next sees it.
+async fn clear(what: &Clear, controls: &Controls) -> Outcome {
+    let source = &*controls.source;
+    let snapshot = source.pool.load();
+    let (forget, only) = match what {
+        Clear::Maxima => (Forget::Maxima, None),
+        Clear::All => (Forget::Everything, None),
+        Clear::Server(target) => (Forget::Everything, Some(find(target, source)?)),
     };
-    let lines: Vec<String> = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
-        .filter(|(name, _)| shown(name))
-        // An empty line would end the output.
-        .map(|(name, value)| format!("{name}={}", value.to_string_lossy().replace('\n', " ")))
-        .collect();
-    if variable.is_some() && lines.is_empty() {
-        return Err("Variable not found".to_owned());
+    let servers = match &only {
+        Some(server) => std::slice::from_ref(server),
+        None => &*snapshot.servers,
+    };
+    let clearing = Clearing {
+        what: forget,
+        servers: servers.iter().map(|s| Arc::clone(&s.live)).collect(),
+        totals: only.is_none(),
+    };
+    if !controls.workers.clear(clearing).await {
+        return Err("A worker does not answer; its counters may be cleared later.".to_owned());
     }
-    Ok(lines.join("\n"))
+    for server in servers {
+        server.live.counters.forget_shared(forget);
+    }
+    if only.is_none() {
+        source.totals.forget_shared(forget);
+    }
+    if forget == Forget::Everything {
+        let name = only.as_ref().map(|server| server.name.clone());
+        controls.tell(Input::CountersCleared(name)).await?;
+        shown(|now| now.generation > snapshot.generation, source).await;
+    }
+    Ok(match only {
+        Some(_) => Answer::info("Server counters cleared."),
+        None => Answer::silent(),
+    })
+}
+
+fn set_accepting(accepts: bool, controls: &Controls) -> Outcome {
+    if controls.workers.set_accepting(accepts) {
+        return Ok(Answer::said(Grade::Notice, ""));
+    }
+    let already = if accepts { "enabled" } else { "disabled" };
+    Err(format!("All sockets are already {already}."))
 }
 
 #[cfg(test)]
@@ -190,59 +237,6 @@ mod tests {
             backend: "nodes".to_owned(),
             server: server.to_owned(),
         }
-    }
-
-    fn stat_of(rows: Rows) -> Vec<Vec<String>> {
-        let csv = show(&Show::Stat(rows), &fixture::source()).unwrap();
-        let lines = csv.lines().skip(1);
-        lines
-            .map(|line| line.split(',').map(str::to_owned).collect())
-            .collect()
-    }
-
-    fn names(rows: Rows) -> Vec<String> {
-        let names = stat_of(rows).into_iter();
-        names.map(|row| row[1].clone()).collect()
-    }
-
-    fn only(proxy: &str, kinds: i64, server: i64) -> Rows {
-        let proxy = proxy.to_owned();
-        Rows {
-            only: Some(Selection {
-                proxy,
-                kinds,
-                server,
-            }),
-            ..Rows::default()
-        }
-    }
-
-    #[test]
-    fn rows_are_selected_by_proxy_kind_and_number() {
-        assert_eq!(names(only("-1", 1, -1)), ["FRONTEND"]);
-        assert_eq!(names(only("nodes", 2, -1)), ["BACKEND"]);
-        assert_eq!(names(only("4", 4, -1)).len(), 7);
-        assert_eq!(names(only("nodes", -1, 3)).last().unwrap(), "BACKEND");
-        let one = stat_of(only("nodes", 4, 3));
-        assert_eq!(one.len(), 1);
-        assert_eq!(one[0][28], "3");
-        assert!(names(only("1", -1, -1)).is_empty());
-        let unknown = show(&Show::Stat(only("web", -1, -1)), &fixture::source());
-        assert_eq!(unknown, Err("No such proxy.".to_owned()));
-    }
-
-    #[test]
-    fn what_is_down_can_be_left_out() {
-        let rows = Rows {
-            hide_down: true,
-            ..Rows::default()
-        };
-        let status: Vec<String> = stat_of(rows)
-            .into_iter()
-            .map(|row| row[17].clone())
-            .collect();
-        assert!(status.iter().all(|status| !status.starts_with("DOWN")));
-        assert_eq!(status.last().unwrap(), "UP (5/7)");
     }
 
     #[test]
@@ -261,27 +255,18 @@ mod tests {
         );
     }
 
-    #[test]
-    fn secrets_of_ours_are_not_in_the_environment_that_is_shown() {
-        assert!(env(None).unwrap().contains("PATH="));
-        assert_eq!(
-            env(Some("TIDINGS_GOSSIP_KEY")),
-            Err("Variable not found".to_owned())
-        );
-    }
-
     #[tokio::test(start_paused = true)]
     async fn what_is_wanted_is_declared_once_in_the_pools_own_terms() {
         let declared = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&declared);
         let controls = Controls {
-            source: fixture::source(),
             declare: Box::new(move |service, server, wish| {
                 seen.lock()
                     .unwrap()
                     .push(format!("{service}/{server} {wish:?}"));
                 Ok(())
             }),
+            ..Controls::over(fixture::source())
         };
         let set = async |change| set(&target("s1"), change, &controls).await;
         set(Change::State(Admin::Drain)).await.unwrap();
@@ -300,8 +285,8 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_declared_is_told() {
         let controls = Controls {
-            source: fixture::source(),
             declare: Box::new(|_, _, _| Err("Gossip has not started yet.".to_owned())),
+            ..Controls::over(fixture::source())
         };
         let outcome = set(&target("s1"), Change::State(Admin::Maint), &controls).await;
         assert_eq!(outcome, Err("Gossip has not started yet.".to_owned()));

@@ -29,6 +29,18 @@ pub fn commands(line: &str) -> Vec<Words> {
     commands
 }
 
+/// A line without its mark of a payload (`<<` or `<<END` as the last word),
+/// and the line that ends the payload, where one follows.
+pub fn payload(line: &str) -> (&str, Option<String>) {
+    let line = line.trim_end();
+    let start = line.rfind(|c: char| c.is_ascii_whitespace() || c == ';');
+    let (before, last) = line.split_at(start.map_or(0, |at| at + 1));
+    match last.strip_prefix("<<") {
+        Some(end) => (before, Some(end.to_owned())),
+        None => (line, None),
+    }
+}
+
 #[derive(Default)]
 struct Unfinished {
     words: Vec<String>,
@@ -88,6 +100,21 @@ mod tests {
         assert_eq!(cut(r"a\ b"), [["a b"]]);
         assert_eq!(cut(r"a\\;b"), [[r"a\"], ["b"]]);
         assert_eq!(cut(r"a\"), [[r"a\"]]);
+    }
+
+    #[test]
+    fn a_payload_is_announced_by_the_last_word() {
+        assert_eq!(
+            payload("add map m <<\r\n"),
+            ("add map m ", Some(String::new()))
+        );
+        let (line, end) = payload("show version;add map m <<EOF\n");
+        assert_eq!(
+            (line, end.as_deref()),
+            ("show version;add map m ", Some("EOF"))
+        );
+        assert_eq!(payload("add map m << x\n"), ("add map m << x", None));
+        assert_eq!(payload("\n"), ("", None));
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::{
     fs, io,
     net::TcpListener,
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net::{UnixListener, UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -54,6 +54,41 @@ impl Listener {
     }
 }
 
+/// Socket files, removed when this is dropped.
+#[derive(Debug, Default)]
+#[must_use = "dropping it removes the files"]
+pub struct SocketFiles(Vec<(PathBuf, Inode)>);
+
+/// What tells a file from another of its name.
+type Inode = (u64, u64);
+
+impl SocketFiles {
+    /// The file of a listener, where it has one.
+    pub(super) fn add(&mut self, listener: &Listener) {
+        if let Ok(Address::Unix(path)) = listener.address()
+            && let Ok(inode) = inode(&path)
+        {
+            self.0.push((path, inode));
+        }
+    }
+}
+
+impl Drop for SocketFiles {
+    fn drop(&mut self) {
+        for (path, own) in &self.0 {
+            // Another process may have put its own there in the meantime.
+            if inode(path).is_ok_and(|inode| inode == *own) {
+                fs::remove_file(path).ok();
+            }
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<Inode> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -88,7 +123,7 @@ mod tests {
     use super::*;
 
     /// A directory of its own for each test, gone with it.
-    struct Scratch(std::path::PathBuf);
+    struct Scratch(PathBuf);
 
     impl Scratch {
         fn new(test: &str) -> Self {
@@ -126,6 +161,31 @@ mod tests {
         let _listener = Listener::bind(&scratch.address()).unwrap();
         let file = fs::metadata(scratch.0.join("admin.sock")).unwrap();
         assert_eq!(file.permissions().mode() & 0o777, OWNER_ONLY);
+    }
+
+    #[test]
+    fn a_socket_file_goes_with_its_process_unless_another_has_the_name() {
+        let scratch = Scratch::new("end");
+        let path = scratch.0.join("admin.sock");
+        let files = |listener: &Listener| {
+            let mut files = SocketFiles::default();
+            files.add(listener);
+            files
+        };
+        let first = Listener::bind(&scratch.address()).unwrap();
+        let of_first = files(&first);
+        // Beside the first, so that it is surely another file.
+        let other = scratch.0.join("other.sock");
+        let second = Listener::bind(&Address::Unix(other.clone())).unwrap();
+        fs::rename(other, &path).unwrap();
+        drop(of_first);
+        assert!(path.exists());
+        drop(second);
+        fs::remove_file(&path).unwrap();
+
+        let third = Listener::bind(&scratch.address()).unwrap();
+        drop(files(&third));
+        assert!(!path.exists());
     }
 
     #[test]

@@ -3,33 +3,50 @@
 //!
 //! A connection's bytes become lines ([`session`]), a line becomes commands
 //! ([`line`](mod@line)), a command's words are read ([`command`]) and carried out
-//! ([`exec`]). The texts are `HAProxy`'s own, to the letter, since its clients
+//! ([`exec`]). What operators want of a server goes to every load balancer
+//! ([`exec::set`]), whoever asks for it. The texts are `HAProxy`'s own, to the letter, since its clients
 //! compare them.
 
+mod absent;
 pub mod address;
+pub mod answer;
+mod arguments;
 pub mod client;
 pub mod command;
 pub mod exec;
+mod fleet;
 mod info;
 pub mod level;
 pub mod line;
 pub mod listen;
+mod number;
+mod server_arguments;
+mod server_connections;
 mod server_state;
 pub mod session;
+mod show;
+mod verbs;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     time::sleep,
 };
 
-pub use self::{address::Address, level::Level, listen::Listener};
+pub use self::{
+    address::Address,
+    level::Level,
+    listen::{Listener, SocketFiles},
+    server_arguments::weight,
+};
 use crate::{
     membership::{Name, Wish},
-    net, stats,
+    net,
+    pool::Input,
+    proxy, stats,
 };
 
 /// Connections at a time: many scripts and a few people, and a bound on what
@@ -47,8 +64,31 @@ pub type Declare = Box<dyn Fn(&Name, &Name, Wish) -> Result<(), String> + Send +
 pub struct Controls {
     /// What they show.
     pub source: Arc<stats::Source>,
-    /// What they change.
+    /// What they change at every load balancer.
     pub declare: Declare,
+    /// The pool here, for what concerns this load balancer alone.
+    pub inputs: mpsc::Sender<Input>,
+    /// The workers here.
+    pub workers: proxy::Control,
+}
+
+impl Controls {
+    /// Tells the pool something.
+    async fn tell(&self, input: Input) -> Result<(), String> {
+        let told = self.inputs.send(input).await;
+        told.map_err(|_| "The load balancer is ending.".to_owned())
+    }
+
+    /// Controls of a balancer that nothing runs behind, for tests.
+    #[cfg(test)]
+    fn over(source: Arc<stats::Source>) -> Self {
+        Self {
+            source,
+            declare: Box::new(|_, _, _| Ok(())),
+            inputs: mpsc::channel(1).0,
+            workers: proxy::Control::default(),
+        }
+    }
 }
 
 impl fmt::Debug for Controls {
@@ -60,11 +100,19 @@ impl fmt::Debug for Controls {
 }
 
 /// Takes commands on every listener, for ever. Where no `level` is given to
-/// all, each peer has its own.
-pub fn start(listeners: Vec<Listener>, level: Option<Level>, controls: Controls) -> io::Result<()> {
+/// all, each peer has its own. The socket files go with what is returned.
+pub fn start(
+    listeners: Vec<Listener>,
+    level: Option<Level>,
+    controls: Arc<Controls>,
+) -> io::Result<SocketFiles> {
+    let mut files = SocketFiles::default();
+    for listener in &listeners {
+        files.add(listener);
+    }
     let door = Door {
         level,
-        controls: Arc::new(controls),
+        controls,
         places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
     };
     for listener in listeners {
@@ -77,7 +125,7 @@ pub fn start(listeners: Vec<Listener>, level: Option<Level>, controls: Controls)
             }
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 /// Who comes in, and with what say.
@@ -151,11 +199,8 @@ mod tests {
         let Address::Tcp(addr) = listener.address().unwrap() else {
             panic!("a TCP address");
         };
-        let controls = Controls {
-            source: fixture::source(),
-            declare: Box::new(|_, _, _| Ok(())),
-        };
-        start(vec![listener], None, controls).unwrap();
+        let controls = Arc::new(Controls::over(fixture::source()));
+        let _files = start(vec![listener], None, controls).unwrap();
         let mut flood = Vec::new();
         for _ in 0..MOST_CONNECTIONS {
             let (stream, said) = ask(addr).await;

@@ -17,8 +17,11 @@ const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state s
 /// Agent state, two ids that are not forced, no host name.
 const NO_AGENT: &str = "0 0 0 -";
 
-/// No SRV record, no TLS, and checks and agent at the server's own address.
-const NOTHING_SPECIAL: &str = "- 0 0 - - 0";
+/// No SRV record and no TLS.
+const NEITHER_SRV_NOR_TLS: &str = "- 0";
+
+/// The agent's address and port.
+const NO_AGENT_ADDRESS: &str = "- 0";
 
 /// Every server.
 pub(super) fn render(rows: &Rows) -> String {
@@ -50,9 +53,15 @@ fn line(row: &StatRow, server: &Server) -> String {
         ..
     } = server;
     let check = check(server);
+    let check_port = server.check_at.port.unwrap_or(0);
+    let check_addr = server
+        .check_at
+        .ip
+        .map_or("-".to_owned(), |ip| ip.to_string());
     format!(
         "{proxy_id} {proxy} {sid} {name} {addr} {op} {admin} {weight} {initial_weight} {since} \
-         {check} {NO_AGENT} {port} {NOTHING_SPECIAL}"
+         {check} {NO_AGENT} {port} {NEITHER_SRV_NOR_TLS} {check_port} {check_addr} \
+         {NO_AGENT_ADDRESS}"
     )
 }
 
@@ -75,7 +84,10 @@ fn check(server: &Server) -> String {
         Some(CheckReport { code, .. }) => (check_status(*code), if code.passed() { 3 } else { 2 }),
     };
     match server.health {
-        Some(health) => format!("{status} {result} {} 6", health.count()),
+        Some(health) => {
+            let state = if server.checks_off { 2 } else { 6 };
+            format!("{status} {result} {} {state}", health.count())
+        }
         // What HAProxy says of a server without checks.
         None => "1 0 1 0".to_owned(),
     }

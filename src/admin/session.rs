@@ -16,7 +16,8 @@ use tokio::{
 
 use super::{
     Controls, Level,
-    command::{self, Command, Prompt, Refusal, Severity},
+    answer::{Answer, Grade, Outcome},
+    command::{self, Command, Mode, Prompt, Refusal, Severity, Target},
     exec,
     line::{self, MOST_WORDS, Words},
 };
@@ -27,6 +28,9 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// The longest line, `HAProxy`'s buffer.
 const LONGEST_LINE: usize = 16 * 1024;
+
+/// The most that may follow a command as its payload, `HAProxy`'s 128 kB.
+const LARGEST_PAYLOAD: usize = 128 * 1024;
 
 /// What is written at a time; a client that takes that much is not idle.
 const PORTION: usize = 64 * 1024;
@@ -45,15 +49,9 @@ pub async fn run(
     let mut stream = pin!(stream);
     let (reader, mut writer) = tokio::io::split(stream.as_mut());
     let mut reader = BufReader::new(reader);
-    let mut session = Session {
-        level,
-        controls,
-        goes_on: false,
-        prompts: false,
-        severity: Severity::None,
-    };
-    while let Some(line) = next_line(&mut reader).await? {
-        session.answer(&line, &mut writer).await?;
+    let mut session = Session::new(level, controls);
+    while let Some(line) = next_line(&mut reader, session.idle).await? {
+        session.answer(line, &mut reader, &mut writer).await?;
         if !session.goes_on {
             break;
         }
@@ -73,10 +71,13 @@ enum Line {
 }
 
 /// The next line; `None` at the connection's end, or when it is idle.
-async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Line>> {
+async fn next_line(
+    reader: &mut (impl AsyncBufRead + Unpin),
+    idle: Duration,
+) -> io::Result<Option<Line>> {
     let mut line = Vec::new();
-    let mut bounded = reader.take(LONGEST_LINE as u64 + 1);
-    let Ok(read) = timeout(IDLE, bounded.read_until(b'\n', &mut line)).await else {
+    let mut limited = reader.take(LONGEST_LINE as u64 + 1);
+    let Ok(read) = timeout(idle, limited.read_until(b'\n', &mut line)).await else {
         return Ok(None);
     };
     Ok(match read? {
@@ -90,119 +91,228 @@ async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Optio
 struct Session<'a> {
     level: Level,
     controls: &'a Controls,
+    /// How long its client may be silent.
+    idle: Duration,
     /// Another line may follow.
     goes_on: bool,
     prompts: bool,
+    timed: bool,
     severity: Severity,
+    expert: bool,
+    experimental: bool,
 }
 
-impl Session<'_> {
-    async fn answer(&mut self, line: &Line, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+impl<'a> Session<'a> {
+    fn new(level: Level, controls: &'a Controls) -> Self {
+        Self {
+            level,
+            controls,
+            idle: IDLE,
+            goes_on: false,
+            prompts: false,
+            timed: false,
+            severity: Severity::None,
+            expert: false,
+            experimental: false,
+        }
+    }
+
+    async fn answer(
+        &mut self,
+        line: Line,
+        from: &mut (impl AsyncBufRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
         let Line::Whole(line) = line else {
             self.goes_on = false;
             let why = format!("Line too long: {LONGEST_LINE} bytes are the most.");
-            return write(to, &self.framed(Err(why))).await;
+            return self.write(to, &self.framed(Err(why))).await;
         };
+        let (line, end_of_payload) = line::payload(&line);
+        if let Some(end) = &end_of_payload
+            && !self.skip_payload(end, from, to).await?
+        {
+            self.goes_on = false;
+            let why = format!("Payload too large: {LARGEST_PAYLOAD} bytes are the most.");
+            return self.write(to, &self.framed(Err(why))).await;
+        }
         let commands = line::commands(line);
         if commands.is_empty() {
-            return write(to, self.end_of_output()).await;
+            return self.write(to, &self.end_of_output()).await;
         }
-        for words in commands {
-            let command = match self.read(words) {
+        let last = commands.len() - 1;
+        for (index, words) in commands.into_iter().enumerate() {
+            let has_payload = end_of_payload.is_some() && index == last;
+            let outcome = match self.read(words, has_payload) {
                 Ok(Command::Quit) => {
                     self.goes_on = false;
                     return Ok(());
                 }
+                Ok(Command::Wait(time, server)) => self.wait(time, server.as_ref(), from).await?,
                 Ok(command) => self.carry_out(command).await,
-                Err(why) => Err(why),
+                Err(outcome) => outcome,
             };
-            write(to, &self.framed(command)).await?;
+            self.write(to, &self.framed(outcome)).await?;
         }
         Ok(())
     }
 
-    fn read(&self, words: Words) -> Result<Command, String> {
+    /// Reads the lines that follow a command, up to the one that ends them.
+    ///
+    /// They are thrown away: the commands that take a payload, maps and
+    /// certificates, have nothing here to work on. Says whether they are
+    /// within bounds.
+    async fn skip_payload(
+        &self,
+        end: &str,
+        from: &mut (impl AsyncBufRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<bool> {
+        let mut size = 0;
+        loop {
+            if self.prompts {
+                self.write(to, "+ ").await?;
+            }
+            match next_line(from, self.idle).await? {
+                None => return Ok(true),
+                Some(Line::TooLong) => return Ok(false),
+                Some(Line::Whole(line)) if line.trim_end_matches(['\r', '\n']) == end => {
+                    return Ok(true);
+                }
+                Some(Line::Whole(line)) => size += line.len(),
+            }
+            if size > LARGEST_PAYLOAD {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Waits for what the client wants to wait for, or until it says more.
+    async fn wait(
+        &self,
+        time: Duration,
+        server: Option<&Target>,
+        from: &mut (impl AsyncBufRead + Unpin),
+    ) -> io::Result<Outcome> {
+        tokio::select! {
+            outcome = exec::wait(time, server, self.controls) => Ok(outcome),
+            interrupted = interrupted(from) => {
+                interrupted?;
+                Ok(Err("Interrupted.".to_owned()))
+            }
+        }
+    }
+
+    fn read(&self, words: Words, has_payload: bool) -> Result<Command, Outcome> {
         let Some(words) = words else {
-            return Err(format!(
+            return Err(Err(format!(
                 "Too many arguments: {MOST_WORDS} words are the most."
-            ));
+            )));
         };
-        command::read(&words, self.level).map_err(|refusal| match refusal {
-            Refusal::Denied => "Permission denied".to_owned(),
-            Refusal::Wrong(why) => why,
-            Refusal::Unknown(word) => self.unknown(&word),
+        command::read(&words, has_payload, self.level).map_err(|refusal| match refusal {
+            Refusal::Denied => Err("Permission denied".to_owned()),
+            Refusal::Wrong(why) => Err(why),
+            // HAProxy grades this so.
+            Refusal::Unknown => Ok(Answer::info(self.unknown(&words))),
         })
     }
 
-    fn unknown(&self, word: &str) -> String {
-        let hint = if command::is_known(self.level, word) {
+    fn unknown(&self, words: &[String]) -> String {
+        let (common, list) = command::list(self.level, words);
+        let hint = if common > 0 {
             ", but maybe one of the following ones is a better match:"
         } else {
             ". Please enter one of the following commands only:"
         };
-        let list = command::list(self.level, Some(word));
-        format!("Unknown command: '{word}'{hint}\n{list}")
+        let first = words.first().map_or("", String::as_str);
+        format!("Unknown command: '{first}'{hint}\n{list}")
     }
 
-    async fn carry_out(&mut self, command: Command) -> Result<String, String> {
+    async fn carry_out(&mut self, command: Command) -> Outcome {
         match command {
-            Command::Help(word) => {
-                let list = command::list(self.level, word.as_deref());
-                return Ok(format!(
-                    "The following commands are valid at this level:\n{list}"
-                ));
+            Command::Help(words) => {
+                let (_, list) = command::list(self.level, &words);
+                let title = "The following commands are valid at this level:";
+                return Ok(Answer::info(format!("{title}\n{list}")));
             }
-            Command::ShowLevel => return Ok(self.level.to_string()),
-            Command::Prompt(prompt) => self.prompt(prompt),
+            Command::ShowLevel => return Ok(Answer::info(self.level.to_string())),
+            Command::Prompt(steps) => steps.into_iter().for_each(|step| self.prompt(step)),
             Command::Severity(severity) => self.severity = severity,
-            Command::Quit => self.goes_on = false,
-            Command::Show(what) => return exec::show(&what, &self.controls.source),
-            Command::GetWeight(target) => return exec::weight(&target, &self.controls.source),
-            Command::Set(target, change) => {
-                exec::set(&target, change, self.controls).await?;
-            }
+            Command::Lower(level) => self.level = level,
+            Command::Timeout(idle) => self.idle = idle,
+            Command::Mode(mode, wanted) => return Ok(self.mode(mode, wanted)),
+            other => return exec::carry_out(other, self.controls).await,
         }
-        Ok(String::new())
+        Ok(Answer::silent())
     }
 
-    fn prompt(&mut self, prompt: Prompt) {
-        (self.goes_on, self.prompts) = match prompt {
+    fn prompt(&mut self, step: Prompt) {
+        (self.goes_on, self.prompts) = match step {
             Prompt::Toggle => (!self.prompts, !self.prompts),
             Prompt::NonInteractive => (false, false),
             Prompt::Interactive => (true, false),
             Prompt::Shown => (true, true),
+            Prompt::Timed => {
+                self.timed = !self.timed;
+                (true, true)
+            }
         };
+    }
+
+    fn mode(&mut self, mode: Mode, wanted: Option<bool>) -> Answer {
+        let (name, on) = match mode {
+            Mode::Expert => ("expert-mode", &mut self.expert),
+            Mode::Experimental => ("experimental-mode", &mut self.experimental),
+        };
+        if let Some(wanted) = wanted {
+            *on = wanted;
+            return Answer::silent();
+        }
+        let state = if *on { "ON" } else { "OFF" };
+        Answer::table(format!("{name} is {state}"))
     }
 
     /// An output as it goes over the wire.
-    fn framed(&self, output: Result<String, String>) -> String {
-        let mut text = match output {
-            Ok(text) => text,
-            Err(why) => format!("{}{why}", self.mark_of_errors()),
+    fn framed(&self, outcome: Outcome) -> String {
+        let answer = outcome.unwrap_or_else(|why| Answer::said(Grade::Error, why));
+        let mark = match (answer.grade, self.severity) {
+            (None, _) | (_, Severity::None) => String::new(),
+            (Some(grade), Severity::Number) => format!("[{}]: ", grade as u8),
+            (Some(grade), Severity::Text) => format!("[{}]: ", grade.as_str()),
         };
+        let mut text = mark + &answer.text;
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        text.push_str(self.end_of_output());
-        text
+        text + &self.end_of_output()
     }
 
-    fn mark_of_errors(&self) -> &'static str {
-        match self.severity {
-            Severity::None => "",
-            Severity::Number => "[3]: ",
-            Severity::Text => "[err]: ",
+    fn end_of_output(&self) -> String {
+        if !self.prompts {
+            return "\n".to_owned();
         }
+        if !self.timed {
+            return "\n> ".to_owned();
+        }
+        let seconds = self.controls.source.process.started.elapsed().as_secs();
+        let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+        let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+        format!("\n[{days}:{hours:02}:{minutes:02}:{seconds:02}]> ")
     }
 
-    fn end_of_output(&self) -> &'static str {
-        if self.prompts { "\n> " } else { "\n" }
+    async fn write(&self, to: &mut (impl AsyncWrite + Unpin), text: &str) -> io::Result<()> {
+        for portion in text.as_bytes().chunks(PORTION) {
+            timeout(self.idle, to.write_all(portion)).await??;
+        }
+        Ok(())
     }
 }
 
-async fn write(to: &mut (impl AsyncWrite + Unpin), text: &str) -> io::Result<()> {
-    for portion in text.as_bytes().chunks(PORTION) {
-        timeout(IDLE, to.write_all(portion)).await??;
+/// Waits until the client says more. That it says no more is no interruption:
+/// `echo … | socat` does so at once.
+async fn interrupted(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
+    if from.fill_buf().await?.is_empty() {
+        std::future::pending::<()>().await;
     }
     Ok(())
 }
@@ -218,10 +328,7 @@ mod tests {
     fn connect() -> (DuplexStream, JoinHandle<io::Result<()>>) {
         let (ours, theirs) = tokio::io::duplex(1024);
         let session = tokio::spawn(async move {
-            let controls = Controls {
-                source: fixture::source(),
-                declare: Box::new(|_, _, _| Ok(())),
-            };
+            let controls = Controls::over(fixture::source());
             run(theirs, Level::Admin, &controls).await
         });
         (ours, session)
@@ -273,9 +380,75 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn severity_stands_before_what_went_wrong() {
+    async fn severity_stands_before_messages_and_not_before_tables() {
         let said = answer("set severity-output string;get weight s1;show cli level\n").await;
-        assert_eq!(said, "\n[err]: Require 'backend/server'.\n\nadmin\n\n");
+        assert_eq!(
+            said,
+            "\n[err]: Require 'backend/server'.\n\n[info]: admin\n\n"
+        );
+        let said = answer("set severity-output number;get weight s1;show backend\n").await;
+        let expected = "\n[3]: Require 'backend/server'.\n\n# name\nnodes\n\n";
+        assert_eq!(said, expected);
+    }
+
+    #[tokio::test]
+    async fn a_level_can_be_lowered_and_not_be_raised() {
+        let said = answer("operator;user;operator;show cli level\n").await;
+        assert_eq!(said, "\n\nPermission denied\n\nuser\n\n");
+    }
+
+    #[tokio::test]
+    async fn a_payload_is_read_to_its_end_and_the_answer_comes_then() {
+        let unknown = "Unknown map identifier. Please use #<id> or <file>.";
+        let said = answer("prompt i;add map m <<\na b\n\nshow cli level\nquit\n").await;
+        assert_eq!(said, format!("\n{unknown}\n\nadmin\n\n"));
+        let said = answer("add map m <<EOF\na b\n\nc d\nEOF\n").await;
+        assert_eq!(said, format!("{unknown}\n\n"));
+        let said = answer("prompt\nadd map m <<\na b\n\nquit\n").await;
+        assert_eq!(said, format!("\n> + + {unknown}\n\n> "));
+    }
+
+    #[tokio::test]
+    async fn a_payload_has_a_bound() {
+        let lines = "x".repeat(1000) + "\n";
+        let said = answer(&format!("add map m <<\n{}", lines.repeat(140))).await;
+        assert!(said.starts_with("Payload too large"), "{said}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_prompt_can_show_the_uptime() {
+        let said = answer("prompt timed\nprompt timed\nquit\n").await;
+        assert_eq!(said, "\n[0:00:00:00]> \n> ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_with_its_time_or_with_the_next_line() {
+        let (mut ours, session) = connect();
+        let start = Instant::now();
+        ours.write_all(b"prompt i\nwait 2s\n").await.unwrap();
+        let mut said = [0; 8];
+        ours.read_exact(&mut said).await.unwrap();
+        assert_eq!((&said, start.elapsed().as_secs()), (b"\nDone.\n\n", 2));
+        ours.write_all(b"wait 1h\nquit\n").await.unwrap();
+        let mut said = String::new();
+        ours.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "Interrupted.\n\n");
+        drop(ours);
+        session.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_time_is_what_the_client_asked_for() {
+        let (mut ours, session) = connect();
+        let start = Instant::now();
+        ours.write_all(b"prompt i;set timeout cli 5m\n")
+            .await
+            .unwrap();
+        let mut said = String::new();
+        ours.read_to_string(&mut said).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 300);
+        drop(ours);
+        session.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

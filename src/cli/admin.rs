@@ -48,6 +48,9 @@ pub struct BalancerArg {
         env = "TIDINGS_ADMIN_ADDR"
     )]
     pub admin: Target,
+    /// Say what was done as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What a subcommand does to its servers.
@@ -73,37 +76,65 @@ impl State {
 
 /// Puts servers in a state.
 pub async fn set_state(args: ServersArgs, state: State) -> anyhow::Result<ExitCode> {
-    steer(
-        &args.balancer.admin,
-        &args.names,
-        &format!("state {}", state.as_str()),
-    )
-    .await
+    let change = Change {
+        what: "state",
+        to: state.as_str(),
+    };
+    steer(&args.balancer, &args.names, change).await
 }
 
 /// Gives a server a weight.
 pub async fn set_weight(args: WeightArgs) -> anyhow::Result<ExitCode> {
-    let change = format!("weight {}", args.weight);
-    steer(&args.balancer.admin, &[args.name], &change).await
+    let change = Change {
+        what: "weight",
+        to: &args.weight,
+    };
+    steer(&args.balancer, &[args.name], change).await
+}
+
+/// What is changed of servers.
+#[derive(Debug, Clone, Copy)]
+struct Change<'a> {
+    what: &'static str,
+    to: &'a str,
+}
+
+impl Change<'_> {
+    /// The servers with what they have now.
+    fn json(self, servers: &[&str]) -> serde_json::Value {
+        let changed = |server: &&str| serde_json::json!({ "server": server, self.what: self.to });
+        let servers: Vec<_> = servers.iter().map(changed).collect();
+        serde_json::json!({ "servers": servers })
+    }
 }
 
 /// Changes every server, or none where one of the names is wrong.
-async fn steer(balancer: &Target, names: &[String], change: &str) -> anyhow::Result<ExitCode> {
+async fn steer(
+    arg: &BalancerArg,
+    names: &[String],
+    change: Change<'_>,
+) -> anyhow::Result<ExitCode> {
+    let balancer = &arg.admin;
     let known = servers(balancer).await?;
     let servers: Vec<&str> = names
         .iter()
         .map(|name| find(name, &known))
         .collect::<Result<_, _>>()?;
-    for server in servers {
-        let said = ask(balancer, &format!("set server {server} {change}")).await?;
+    for server in &servers {
+        let Change { what, to } = change;
+        let said = ask(balancer, &format!("set server {server} {what} {to}")).await?;
         match said.trim() {
-            "" => writeln!(io::stdout(), "{server}: {change}").context("stdout")?,
+            "" if arg.json => {}
+            "" => writeln!(io::stdout(), "{server}: {what} {to}").context("stdout")?,
             "Permission denied" => bail!(
                 "the load balancer at {balancer} lets nobody steer it from here; \
                  ask on its own machine, or start it with --admin-level admin"
             ),
             why => bail!("{server}: {}", why.replace('\n', " ")),
         }
+    }
+    if arg.json {
+        writeln!(io::stdout(), "{}", change.json(&servers)).context("stdout")?;
     }
     Ok(ExitCode::SUCCESS)
 }

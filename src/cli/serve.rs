@@ -56,15 +56,15 @@ pub struct ServeArgs {
     /// Let the page drain servers, take them out and change their weights
     #[arg(long, env = "TIDINGS_STATS_ADMIN")]
     pub stats_admin: bool,
-    /// Take HAProxy's runtime commands here; repeatable
+    /// Take HAProxy's runtime commands here, or off; repeatable
     #[arg(
         long,
-        value_name = "ADDR:PORT|unix:PATH",
+        value_name = "ADDR:PORT|unix:PATH|off",
         default_value = "0.0.0.0:9999",
         env = "TIDINGS_ADMIN"
     )]
     #[arg(value_delimiter = ',')]
-    pub admin: Vec<Address>,
+    admin: Vec<AdminArg>,
     /// What those commands may do [default: user over the network, admin from
     /// this machine]
     #[arg(long, value_name = "LEVEL", env = "TIDINGS_ADMIN_LEVEL")]
@@ -283,6 +283,15 @@ impl ServeArgs {
         &self.servers.service
     }
 
+    /// Where commands are taken; none for `off`, and an error for both.
+    pub fn admin_addresses(&self) -> Result<Vec<&Address>, &'static str> {
+        let addresses: Vec<&Address> = self.admin.iter().filter_map(AdminArg::address).collect();
+        match addresses.len() {
+            given if given == self.admin.len() || given == 0 => Ok(addresses),
+            _ => Err("--admin off and an address exclude each other: give one of them"),
+        }
+    }
+
     /// The servers that the command line names; an error names one twice.
     pub fn static_servers(&self) -> Result<Vec<StaticServer>, String> {
         let servers: Vec<StaticServer> = self
@@ -339,6 +348,33 @@ pub enum LogFormat {
     Json,
     /// Nothing
     Off,
+}
+
+/// `ADDR:PORT`, `unix:PATH` or `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum AdminArg {
+    Off,
+    At(Address),
+}
+
+impl AdminArg {
+    fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+        }
+    }
+}
+
+impl FromStr for AdminArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At),
+        }
+    }
 }
 
 impl LogFormat {
@@ -575,7 +611,8 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert_eq!(args.http, ["0.0.0.0:80".parse().unwrap()]);
         assert_eq!(args.stats, "0.0.0.0:1936".parse().unwrap());
-        assert_eq!(args.admin, ["0.0.0.0:9999".parse().unwrap()]);
+        let admin = args.admin_addresses().unwrap();
+        assert_eq!(admin, [&"0.0.0.0:9999".parse().unwrap()]);
         assert_eq!(args.admin_level, None, "each peer has its own");
         assert_eq!(args.gossip, "0.0.0.0:7946".parse().unwrap());
         let settings = args.settings();
@@ -604,6 +641,14 @@ mod tests {
             (plan.thresholds.rise.get(), plan.thresholds.fall.get()),
             (4, 1)
         );
+    }
+
+    #[test]
+    fn the_runtime_api_can_be_switched_off() {
+        let of = |flags: &[&str]| parse(flags).unwrap().admin_addresses().map(|all| all.len());
+        assert_eq!(of(&["--admin", "off"]), Ok(0));
+        assert_eq!(of(&["--admin", "127.0.0.1:1,unix:/run/a.sock"]), Ok(2));
+        assert!(of(&["--admin", "off", "--admin", "127.0.0.1:1"]).is_err());
     }
 
     #[test]

@@ -20,6 +20,11 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// Starts from zero again.
+    pub fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
 }
 
 /// A figure that only grows, added to by one thread alone: a second one's
@@ -41,6 +46,11 @@ impl OwnCounter {
     /// The figure.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+
+    /// Starts from zero again. Only the thread that adds to it may do so.
+    pub fn clear(&self) {
+        self.0.store(0, Relaxed);
     }
 }
 
@@ -101,6 +111,11 @@ impl Gauge {
     pub fn max(&self) -> u32 {
         self.max.load(Relaxed)
     }
+
+    /// Forgets the most there ever were but for those that there are.
+    pub fn clear_max(&self) {
+        self.max.store(self.get(), Relaxed);
+    }
 }
 
 /// A second's worth of a counter, taken by the sampler once a second, so that
@@ -135,6 +150,19 @@ impl Rate {
     /// The most events in one second.
     pub fn max(&self) -> u32 {
         self.max.load(Relaxed)
+    }
+
+    /// Forgets the most events in one second.
+    pub fn clear_max(&self) {
+        self.max.store(0, Relaxed);
+    }
+
+    /// Forgets the past of a counter that has started from zero again. What
+    /// happened in the last second stays.
+    pub fn restart(&self) {
+        self.clear_max();
+        self.seen.store(0, Relaxed);
+        self.grown_at.store(0, Relaxed);
     }
 
     /// Seconds since the counter, which now stands at `total`, last grew;
@@ -196,6 +224,18 @@ impl Timing {
         }
     }
 
+    /// Forgets the longest. Only the thread that enters may do so.
+    pub fn clear_max(&self) {
+        self.max.store(0, Relaxed);
+    }
+
+    /// Forgets everything. Only the thread that enters may do so.
+    pub fn clear(&self) {
+        self.entries.store(0, Relaxed);
+        self.window.store(0, Relaxed);
+        self.clear_max();
+    }
+
     /// The average and the maximum over what several threads entered, each of
     /// which has a window of its own; `None` before the first entry.
     pub fn over<'a>(timings: impl Iterator<Item = &'a Self>) -> Option<(Duration, Duration)> {
@@ -235,6 +275,16 @@ mod tests {
         rate.sample(10, 1);
         rate.sample(13, 2);
         assert_eq!((rate.get(), rate.max()), (3, 10));
+    }
+
+    #[test]
+    fn a_counter_that_starts_anew_is_no_burst_and_has_no_past() {
+        let rate = Rate::default();
+        rate.sample(10, 1);
+        rate.restart();
+        assert_eq!((rate.max(), rate.seconds_since_last(0, 5)), (0, None));
+        rate.sample(3, 2);
+        assert_eq!((rate.get(), rate.max()), (3, 3));
     }
 
     #[test]

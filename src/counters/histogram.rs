@@ -25,6 +25,12 @@ impl Histogram {
         self.sum.add(micros);
     }
 
+    /// Forgets what was entered. Only the thread that enters may do so.
+    pub fn clear(&self) {
+        self.buckets.iter().for_each(OwnCounter::clear);
+        self.sum.clear();
+    }
+
     /// What was entered so far.
     pub fn read(&self) -> Distribution {
         Distribution {

@@ -7,6 +7,7 @@
 //! value decides something or whose peak is to be exact.
 
 mod cell;
+mod forget;
 mod histogram;
 mod per_worker;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use self::{
     cell::{Counter, Estimate, Gauge, OwnCounter, OwnLevel, Rate, Timing},
+    forget::Forget,
     histogram::{Distribution, Histogram},
     per_worker::{PerWorker, Slot},
 };
@@ -127,6 +129,16 @@ impl Counters {
         requests.sum()
     }
 
+    /// Connections that are open and unused (`srv_icur`).
+    pub fn idle(&self) -> u32 {
+        self.tallies().map(|tally| tally.idle.get()).sum()
+    }
+
+    /// Connections that a request or a tunnel uses (`used_conn_cur`).
+    pub fn used(&self) -> u32 {
+        self.tallies().map(|tally| tally.used.get()).sum()
+    }
+
     /// The server's responses, and how long their heads took to come, from the
     /// request being sent (`HAProxy`'s `Tr`).
     pub fn responses(&self) -> ByClass<Distribution> {
@@ -232,6 +244,12 @@ impl Totals {
         requests.sum()
     }
 
+    /// Response bytes there ever were.
+    pub fn bytes_out(&self) -> u64 {
+        let bytes = self.tallies().map(|tally| tally.traffic.bytes_out.get());
+        bytes.sum()
+    }
+
     /// Answers to requests, of servers and our own.
     pub fn responses(&self) -> ByClass<u64> {
         self.sum_by_class(|tally| &tally.responses)
@@ -259,9 +277,8 @@ impl Totals {
             connection_rate,
             ..
         } = &self.frontend;
-        let bytes_out = self.tallies().map(|tally| tally.traffic.bytes_out.get());
         self.request_rate.sample(self.requests(), now);
-        self.bytes_out_rate.sample(bytes_out.sum(), now);
+        self.bytes_out_rate.sample(self.bytes_out(), now);
         connection_rate.sample(connections_total.get(), now);
     }
 }

@@ -15,7 +15,7 @@ pub struct Slot {
 
 impl Slot {
     /// The place of worker number `index`, which no other thread may claim.
-    pub fn new(index: usize) -> Self {
+    pub const fn new(index: usize) -> Self {
         Self {
             index,
             stays_here: PhantomData,
@@ -52,6 +52,16 @@ impl<T: Default> PerWorker<T> {
 }
 
 impl<T> PerWorker<T> {
+    /// The worker's own block, if it has ever asked for it.
+    pub fn existing(&self, worker: Slot) -> Option<&T> {
+        let (mut here, mut index) = (self, worker.index);
+        while index >= WIDTH {
+            index -= WIDTH;
+            here = here.more.get()?;
+        }
+        here.blocks.get(index)?.get().map(Box::as_ref)
+    }
+
     /// Every block there is.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         let all = std::iter::successors(Some(self), |here| here.more.get().map(Box::as_ref));
@@ -89,5 +99,16 @@ mod tests {
         });
         let counts: Vec<u64> = all.iter().map(OwnCounter::get).collect();
         assert_eq!(counts, vec![1000; workers]);
+    }
+
+    #[test]
+    fn a_look_at_ones_own_block_does_not_make_one() {
+        let all = PerWorker::<OwnCounter>::default();
+        let far = Slot::new(2 * WIDTH + 1);
+        assert!(all.existing(far).is_none());
+        all.of(far).inc();
+        assert_eq!(all.existing(far).map(OwnCounter::get), Some(1));
+        assert!(all.existing(Slot::new(1)).is_none());
+        assert_eq!(all.iter().count(), 1);
     }
 }

@@ -111,7 +111,7 @@ async fn keep_probing(
             }
             () = sleep_until(due) => {
                 last = Instant::now();
-                let report = probe(addr, check(&plan), &host, limit(&plan, sent)).await;
+                let report = probe(target(&plan, addr), check(&plan), &host, limit(&plan, sent)).await;
                 sent += 1;
                 due = last + pause(&plan, sent);
                 if inputs.send(Input::Probed(life, report)).await.is_err() {
@@ -127,6 +127,14 @@ fn check(plan: &Probe) -> &Check {
     match plan {
         Probe::Check { check, .. } => check,
         Probe::Recovery | Probe::Confirm => &Check::Tcp,
+    }
+}
+
+/// Where a probe of a server at `addr` connects to.
+fn target(plan: &Probe, addr: SocketAddr) -> SocketAddr {
+    match plan {
+        Probe::Check { at, .. } => at.resolve(addr),
+        Probe::Recovery | Probe::Confirm => addr,
     }
 }
 
@@ -177,7 +185,7 @@ mod tests {
         pool::{
             Status, Writer,
             rise_fall::Thresholds,
-            server::Cause,
+            server::{Cause, CheckAt},
             state::{CheckPlan, Fault, State, StaticServer},
         },
     };
@@ -291,6 +299,7 @@ mod tests {
         let plan = |seconds| Probe::Check {
             check: Check::Tcp,
             interval: Duration::from_secs(seconds),
+            at: CheckAt::default(),
         };
         let prober = Prober::start(Life(1), addr, plan(60), inputs);
         reports.recv().await.unwrap();

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::{
     quarantine,
     rise_fall::Health,
-    server::{Cause, CheckReport, FaultGate, Life, Live, Origin, Probe, Server, Status},
-    state::{CheckPlan, Detection, Fault, Sign, StaticServer},
+    server::{Cause, CheckAt, CheckReport, FaultGate, Life, Live, Origin, Probe, Server, Status},
+    state::{CheckPlan, Detection, Fault, Order, Sign, StaticServer, Verdict},
 };
 use crate::membership::{Admin, Announcement, MemberId, Name, Phase, Wish};
 
@@ -34,8 +34,13 @@ pub(super) struct Entry {
     plan: Option<CheckPlan>,
     health: Option<Health>,
     /// What an operator wants of it.
-    admin: Admin,
+    pub(super) admin: Admin,
     weight_wanted: Option<u16>,
+    /// An operator's verdict, as long as no check has another.
+    forced: Option<Verdict>,
+    /// An operator has switched its checks off.
+    pub(super) checks_off: bool,
+    check_at: CheckAt,
     /// A connection was refused, and none has been accepted since.
     refused: bool,
     /// A connection broke; so many probes must pass for the server to be
@@ -115,6 +120,9 @@ impl Entry {
             health: None,
             admin: Admin::Ready,
             weight_wanted: None,
+            forced: None,
+            checks_off: false,
+            check_at: CheckAt::default(),
             refused: false,
             doubts: 0,
             kept_out_until: None,
@@ -197,6 +205,42 @@ impl Entry {
         }
     }
 
+    /// An operator tells this balancer alone something about it.
+    pub(super) fn told(&mut self, order: Order) {
+        match order {
+            Order::Health(verdict) => self.judged(verdict),
+            Order::Checks(on) => self.checks_off = !on,
+            Order::CheckAt(at) => self.check_at = at,
+        }
+    }
+
+    /// What an operator says of its health holds until a check says otherwise.
+    fn judged(&mut self, verdict: Verdict) {
+        self.refused = false;
+        self.doubts = 0;
+        self.forced = match (verdict, &mut self.health) {
+            (Verdict::Up, health) => {
+                health.iter_mut().for_each(Health::restore);
+                None
+            }
+            (Verdict::Down, health) => {
+                health.iter_mut().for_each(Health::fail);
+                Some(verdict)
+            }
+            (Verdict::Stopping, health) => {
+                health.iter_mut().for_each(Health::restore);
+                Some(verdict)
+            }
+        };
+        self.faults.release();
+    }
+
+    /// An operator has its counters start from zero.
+    pub(super) fn clear_counters(&mut self) {
+        self.failed_checks = 0;
+        self.downs = 0;
+    }
+
     pub(super) fn probed(&mut self, report: CheckReport, now: Instant) {
         let passed = report.code.passed();
         if !passed {
@@ -208,6 +252,7 @@ impl Entry {
             }
             health.enter(passed);
             self.refused &= !health.is_up();
+            self.forced = None;
         } else {
             self.refused = !passed;
         }
@@ -257,9 +302,12 @@ impl Entry {
             _ if self.addr.is_none() => Status::Down(Cause::Unresolved),
             (Phase::Down | Phase::Leaving, _) => Status::Down(Cause::Agent),
             _ if self.refused => Status::Down(Cause::Refused),
+            // Before what it does to the checks' counter: it is no crash.
+            _ if self.forced == Some(Verdict::Down) => Status::Down(Cause::Operator),
             _ if unhealthy => Status::Down(Cause::Check),
             (_, Liveness::Lost) => Status::Down(Cause::Silent),
             _ if self.admin == Admin::Drain => Status::Drain,
+            _ if self.forced == Some(Verdict::Stopping) => Status::Drain,
             (Phase::Draining, _) => Status::Drain,
             _ if kept_out => Status::Down(Cause::Quarantine),
             (Phase::Ready, Liveness::Suspect) => Status::Suspect,
@@ -325,6 +373,12 @@ impl Entry {
         self.described = None;
     }
 
+    /// Whether an operator may remove it: nobody announces it, and it is in
+    /// maintenance.
+    pub(super) fn is_removable(&self) -> bool {
+        self.origin == Origin::Static && self.status == Status::Maint
+    }
+
     /// Whether gossip hears its agent.
     pub(super) fn is_heard(&self) -> bool {
         matches!(self.origin, Origin::Gossip(_)) && self.liveness != Liveness::Lost
@@ -342,7 +396,7 @@ impl Entry {
         /// `HAProxy` calls it `fastinter`.
         const FAST: Duration = Duration::from_millis(500);
         match (&self.plan, self.health) {
-            (Some(plan), Some(health)) => {
+            (Some(plan), Some(health)) if !self.checks_off => {
                 let settled = !(self.refused || self.doubts > 0 || health.in_transition());
                 let interval = if settled {
                     plan.interval
@@ -350,7 +404,12 @@ impl Entry {
                     plan.interval.min(FAST)
                 };
                 let check = plan.check.clone();
-                Some(Probe::Check { check, interval })
+                let at = self.check_at;
+                Some(Probe::Check {
+                    check,
+                    interval,
+                    at,
+                })
             }
             _ if self.refused => Some(Probe::Recovery),
             _ => (self.doubts > 0).then_some(Probe::Confirm),
@@ -377,6 +436,8 @@ impl Entry {
             tags: self.tags.clone(),
             probe: self.probe(),
             health: self.health,
+            checks_off: self.checks_off,
+            check_at: self.check_at,
             last_check: self.last_check.clone(),
             failed_checks: self.failed_checks,
             downs: self.downs,

@@ -47,6 +47,11 @@ impl Health {
         self.count = 0;
     }
 
+    /// Brings the server wholly up whatever its checks said.
+    pub fn restore(&mut self) {
+        self.count = self.top();
+    }
+
     /// Whether the server counts as healthy.
     pub fn is_up(&self) -> bool {
         self.count >= self.thresholds.rise.get()

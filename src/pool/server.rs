@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -54,6 +54,10 @@ pub struct Server {
     pub probe: Option<Probe>,
     /// Its check's counter; `None` for a server that is not checked.
     pub health: Option<Health>,
+    /// An operator has switched its checks off.
+    pub checks_off: bool,
+    /// Where its checks connect to, as far as that is not `addr`.
+    pub check_at: CheckAt,
     /// How the last probe ended.
     pub last_check: Option<CheckReport>,
     /// Checks that failed while it was up (`chkfail`).
@@ -132,6 +136,8 @@ pub enum Cause {
     Unresolved,
     /// It is well, but has crashed too often of late.
     Quarantine,
+    /// An operator says that it is not well.
+    Operator,
 }
 
 impl fmt::Display for Cause {
@@ -143,6 +149,7 @@ impl fmt::Display for Cause {
             Self::Silent => "no answer to gossip",
             Self::Unresolved => "its host name does not resolve",
             Self::Quarantine => "it has crashed too often and is kept out for a while",
+            Self::Operator => "an operator set its health to down",
         })
     }
 }
@@ -165,12 +172,32 @@ pub enum Probe {
         check: Check,
         /// Time from one check to the next.
         interval: Duration,
+        /// Where it connects to, as far as that is not the server's address.
+        at: CheckAt,
     },
     /// Connects until the server accepts again: traffic met a closed door.
     Recovery,
     /// Connects at once, and again after some milliseconds, to see whether a
     /// server whose connection broke is there.
     Confirm,
+}
+
+/// Where checks connect to, as far as an operator wants them elsewhere than
+/// at the server's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckAt {
+    /// Another IP address.
+    pub ip: Option<IpAddr>,
+    /// Another port.
+    pub port: Option<u16>,
+}
+
+impl CheckAt {
+    /// Where checks of a server at `addr` connect to.
+    pub fn resolve(self, addr: SocketAddr) -> SocketAddr {
+        let (ip, port) = (self.ip.unwrap_or(addr.ip()), self.port);
+        SocketAddr::new(ip, port.unwrap_or(addr.port()))
+    }
 }
 
 /// What a health check does.

@@ -41,6 +41,12 @@ impl Standing {
         }
     }
 
+    /// The standing once an operator has its counters start from zero.
+    #[must_use]
+    pub fn cleared(self) -> Self {
+        Self { downs: 0, ..self }
+    }
+
     /// Time without a server so far.
     pub fn downtime(&self, now: Instant) -> Duration {
         if self.serves {
@@ -66,5 +72,8 @@ mod tests {
         let standing = standing.then(false, at(10)).then(true, at(12));
         assert_eq!((standing.downs, standing.since), (1, at(12)));
         assert_eq!(standing.downtime(at(99)), Duration::from_secs(7));
+        let cleared = standing.cleared();
+        assert_eq!((cleared.downs, cleared.since), (0, at(12)));
+        assert_eq!(cleared.then(false, at(100)).downs, 1);
     }
 }

@@ -16,12 +16,12 @@ use super::{
     entry::{Entry, LOST_FOR, Liveness},
     quarantine::Record,
     rise_fall::Thresholds,
-    server::{Cause, Check, CheckReport, Life, Live, Origin, Status},
+    server::{Cause, Check, CheckAt, CheckReport, Life, Live, Origin, Status},
     snapshot::Snapshot,
     words::Roll,
 };
 use crate::membership::{
-    Announcement, Intent, Member, MemberEvent, MemberId, Name, Phase, Role, Wish,
+    Admin, Announcement, Intent, Member, MemberEvent, MemberId, Name, Phase, Role, Wish,
 };
 
 /// How long a departed server's figures wait for its return.
@@ -78,6 +78,38 @@ pub enum Input {
     Probed(Life, CheckReport),
     /// A request met a fault.
     Fault(Life, Fault),
+    /// An operator tells this balancer alone something about a server.
+    Told(Name, Order),
+    /// An operator adds a server that no agent announces, in maintenance and
+    /// with its checks off.
+    Added(StaticServer),
+    /// An operator removes a server that is in maintenance.
+    Removed(Name),
+    /// An operator has the counters of one server, or of all, start from zero.
+    CountersCleared(Option<Name>),
+}
+
+/// What an operator tells one balancer about a server. What all balancers
+/// shall know travels by gossip, as a [`Wish`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// How it is, until a check says otherwise.
+    Health(Verdict),
+    /// Whether its checks are on.
+    Checks(bool),
+    /// Where its checks connect to.
+    CheckAt(CheckAt),
+}
+
+/// What an operator says of a server's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is well.
+    Up,
+    /// It is well, but wants no new users.
+    Stopping,
+    /// It is not well.
+    Down,
 }
 
 /// A fault that a request met at a server.
@@ -355,6 +387,13 @@ impl State {
             Input::Fault(life, fault) => {
                 self.update_life(life, now, |entry| entry.fault(fault, now))
             }
+            Input::Told(name, order) => self.update(&name, now, |entry| entry.told(order)),
+            Input::Added(server) => self.add(&server, now),
+            Input::Removed(name) => match self.entries.get(&name) {
+                Some(entry) if entry.is_removable() => self.depart(&name, now),
+                _ => Vec::new(),
+            },
+            Input::CountersCleared(name) => self.clear_counters(name.as_ref()),
         }
     }
 
@@ -494,6 +533,39 @@ impl State {
         self.settle(&name, now);
         let what = Change::Joined(self.entries.get(&name).map_or(Status::Up, |e| e.status));
         vec![Event::plain(name, what)]
+    }
+
+    fn add(&mut self, server: &StaticServer, now: Instant) -> Vec<Event> {
+        let name = &server.name;
+        if self.entries.contains_key(name) {
+            return Vec::new();
+        }
+        if self.entries.len() >= MOST_SERVERS {
+            return vec![Event::plain(name.clone(), Change::Refused)];
+        }
+        let (sid, live) = self.figures_for(name);
+        let life = self.begin_life();
+        let mut entry = Entry::from_command_line(sid, life, live, server, now);
+        entry.admin = Admin::Maint;
+        entry.checks_off = true;
+        self.entries.insert(name.clone(), entry);
+        self.settle(name, now);
+        vec![Event::plain(name.clone(), Change::Joined(Status::Maint))]
+    }
+
+    fn clear_counters(&mut self, only: Option<&Name>) -> Vec<Event> {
+        for (name, entry) in &mut self.entries {
+            if only.is_none_or(|only| only == name) {
+                entry.clear_counters();
+                entry.described = None;
+            }
+        }
+        if only.is_none() {
+            for departed in self.departed.values_mut() {
+                departed.live = Arc::default();
+            }
+        }
+        Vec::new()
     }
 
     /// Of two lives under one name the later counts, and of two nodes that
@@ -789,7 +861,7 @@ mod tests {
     use super::*;
     use crate::{
         counters::Slot,
-        membership::{Admin, Meta},
+        membership::Meta,
         pool::server::{CheckCode, Probe, Server},
     };
 
@@ -1370,6 +1442,88 @@ mod tests {
             }
             assert_eq!(pool.after(10 * SECOND), expected);
         }
+    }
+
+    #[test]
+    fn an_operators_verdict_holds_until_a_check_has_another() {
+        let mut pool = Pool::new(vec![static_server(true)]);
+        let say = |verdict| Input::Told("s1".parse().unwrap(), Order::Health(verdict));
+        let down = Status::Down(Cause::Operator);
+        assert_eq!(pool.apply(say(Verdict::Down)), [Change::Became(down)]);
+        assert_eq!(
+            pool.apply(say(Verdict::Up)),
+            [Change::Became(Status::Up)],
+            "no crash to be kept out for"
+        );
+        assert_eq!(pool.server("s1").health.unwrap().count(), 4);
+        pool.apply(say(Verdict::Stopping));
+        assert_eq!(pool.status("s1"), Status::Drain);
+        pool.apply(say(Verdict::Down));
+        let life = pool.server("s1").life;
+        for _ in 0..2 {
+            pool.apply(Input::Probed(life, report(CheckCode::L4Ok)));
+        }
+        assert_eq!(pool.status("s1"), Status::Up);
+    }
+
+    #[test]
+    fn without_checks_an_operators_verdict_holds_until_the_next() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let say = |verdict| Input::Told("s1".parse().unwrap(), Order::Health(verdict));
+        pool.apply(say(Verdict::Down));
+        pool.up("s1", 1, Phase::Ready);
+        assert_eq!(pool.status("s1"), Status::Down(Cause::Operator));
+        pool.apply(say(Verdict::Up));
+        assert_eq!(pool.status("s1"), Status::Up);
+    }
+
+    #[test]
+    fn checks_are_switched_off_and_pointed_elsewhere() {
+        let mut pool = Pool::new(vec![static_server(true)]);
+        let tell = |order| Input::Told("s1".parse().unwrap(), order);
+        let elsewhere = CheckAt {
+            ip: None,
+            port: Some(8080),
+        };
+        pool.apply(tell(Order::CheckAt(elsewhere)));
+        let Some(Probe::Check { at, .. }) = pool.server("s1").probe.clone() else {
+            panic!("it is checked");
+        };
+        let addr = pool.server("s1").addr.unwrap();
+        assert_eq!(at.resolve(addr), "127.0.0.1:8080".parse().unwrap());
+        pool.apply(tell(Order::Checks(false)));
+        assert_eq!(pool.server("s1").probe, None);
+        pool.apply(tell(Order::Checks(true)));
+        assert!(pool.server("s1").probe.is_some());
+    }
+
+    #[test]
+    fn an_added_server_begins_in_maintenance_and_is_removed_only_there() {
+        let mut pool = Pool::new(Vec::new());
+        pool.apply(wanted("s1", Wish::State(Admin::Ready)));
+        let added = pool.apply(Input::Added(static_server(true)));
+        assert_eq!(added, [Change::Joined(Status::Maint)]);
+        assert!(pool.rotation().is_empty(), "an older wish does not count");
+        assert_eq!(pool.server("s1").probe, None, "its checks are off");
+        let again = pool.apply(Input::Added(static_server(true)));
+        assert!(again.is_empty(), "its name is taken");
+
+        let remove = || Input::Removed("s1".parse().unwrap());
+        pool.apply(wanted("s1", Wish::State(Admin::Ready)));
+        assert_eq!(pool.rotation(), ["s1"]);
+        assert!(pool.apply(remove()).is_empty());
+        pool.apply(wanted("s1", Wish::State(Admin::Maint)));
+        assert_eq!(pool.apply(remove()), [Change::Left]);
+    }
+
+    #[test]
+    fn a_server_that_an_agent_announces_is_not_removed() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        pool.apply(wanted("s1", Wish::State(Admin::Maint)));
+        assert!(pool.apply(Input::Removed("s1".parse().unwrap())).is_empty());
+        assert_eq!(pool.status("s1"), Status::Maint);
     }
 
     fn any_input() -> impl Strategy<Value = Input> {

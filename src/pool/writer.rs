@@ -100,6 +100,9 @@ impl Writer {
                 Input::Probed(_, check) => Some(check.clone()),
                 _ => None,
             };
+            if matches!(input, Input::CountersCleared(None)) {
+                self.standing = self.standing.cleared();
+            }
             let events = self.state.apply(input, now);
             self.report(events, check.as_ref());
         }

@@ -29,6 +29,7 @@ use super::{
     access_log::BadRequest,
     body::ResponseBody,
     client_io::ClientIo,
+    control::Talk,
     error::Error,
     headers::Origin,
     service::{Client, handle},
@@ -56,7 +57,9 @@ enum End {
 }
 
 /// Serves requests on a connection until its end.
-pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>) {
+    let _known = Known(&worker, &talk);
+    let peer = talk.peer();
     let Ok(local) = socket.local_addr() else {
         return;
     };
@@ -67,6 +70,7 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
         peer,
         origin: Origin::new(peer, local),
         watch: Rc::clone(&watch),
+        talk: Rc::clone(&talk),
         tunnel: RefCell::new(None),
     });
     let io = ClientIo::new(socket, Rc::clone(&watch));
@@ -179,6 +183,15 @@ async fn linger(mut socket: TcpStream) {
     }
     let mut rest = [0; 4096];
     while matches!(socket.read(&mut rest).await, Ok(read) if read > 0) {}
+}
+
+/// Has the worker know a connection for as long as it is open.
+struct Known<'a>(&'a Worker, &'a Talk);
+
+impl Drop for Known<'_> {
+    fn drop(&mut self) {
+        self.0.known.forget(self.1);
+    }
 }
 
 /// Counts a connection for as long as it is open.

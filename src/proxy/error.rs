@@ -159,6 +159,11 @@ impl Termination {
         }
     }
 
+    /// The same end, where it was an operator who ended the session.
+    pub(super) fn ended_by_operator(self) -> Self {
+        Self([b'K', self.0[1]])
+    }
+
     /// The two characters.
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("--")

@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use super::{
     Worker,
     access_log::{Record, RequestLine, ServerLoad},
+    control::Talk,
     error::{Error, Termination},
     explain::Why,
+    service::Client,
     watch::Watch,
 };
 use crate::{
@@ -57,6 +59,7 @@ pub(super) enum CookieSent {
 pub(super) struct Exchange {
     worker: Rc<Worker>,
     watch: Rc<Watch>,
+    talk: Rc<Talk>,
     peer: SocketAddr,
     begun: Instant,
     head_time: Duration,
@@ -95,19 +98,20 @@ impl Exchange {
     /// A request whose head has just arrived.
     pub(super) fn begin<B>(
         worker: &Rc<Worker>,
-        watch: &Rc<Watch>,
-        peer: SocketAddr,
+        client: &Client,
         request: &http::Request<B>,
     ) -> Box<Self> {
         let begun = Instant::now();
-        let head_since = watch.begin_exchange(begun);
+        let head_since = client.watch.begin_exchange(begun);
+        client.talk.begin(begun);
         worker.ledger.all().traffic.requests.inc();
         worker.ledger.shared().backend.active.inc();
         let first_line = first_line(request.method(), request.uri());
         Box::new(Self {
             worker: Rc::clone(worker),
-            watch: Rc::clone(watch),
-            peer,
+            watch: Rc::clone(&client.watch),
+            talk: Rc::clone(&client.talk),
+            peer: client.peer,
             begun,
             head_time: begun - head_since,
             method: request.method().clone(),
@@ -148,6 +152,7 @@ impl Exchange {
                 self.count_at(&before, |traffic| &traffic.redispatches);
             }
         }
+        self.talk.goes_to(server.life);
         server.live.counters.active.inc();
         // The totals have it since its head arrived.
         let tally = self.worker.ledger.server(&server.live);
@@ -375,6 +380,10 @@ impl Drop for Exchange {
             self.termination = self.termination.client_timed_out();
             self.status.get_or_insert(Error::RequestTimeout.status());
         }
+        if self.talk.ended_by_operator() {
+            self.termination = self.termination.ended_by_operator();
+        }
+        self.talk.end();
         self.watch.end_exchange(now);
         self.count(total);
         self.log(total);

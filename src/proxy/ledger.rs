@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::control::Clearing;
 use crate::{
     counters::{OwnCounter, ServerTally, Slot, TotalTally, Totals, Traffic},
     pool::server::Live,
@@ -34,6 +35,21 @@ impl Ledger {
     /// What this worker counts of one server.
     pub(super) fn server<'a>(&self, server: &'a Live) -> &'a ServerTally {
         server.counters.of(self.worker)
+    }
+
+    /// Forgets this worker's part of the figures that are meant.
+    pub(super) fn forget(&self, clearing: &Clearing) {
+        let Clearing {
+            what,
+            servers,
+            totals,
+        } = clearing;
+        for server in servers.iter() {
+            server.counters.forget_own(self.worker, *what);
+        }
+        if *totals {
+            self.totals.forget_own(self.worker, *what);
+        }
     }
 
     /// Adds one to a figure of the server, and to the same figure of them all.

@@ -7,6 +7,7 @@ mod access_log;
 mod body;
 mod client_io;
 mod connection;
+mod control;
 mod error;
 mod exchange;
 mod explain;
@@ -22,6 +23,7 @@ use std::{
     cell::RefCell,
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
@@ -32,22 +34,25 @@ use arc_swap::{ArcSwap, Cache};
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
     runtime::LocalOptions,
-    sync::mpsc,
+    sync::{broadcast::error::RecvError, mpsc},
     task::spawn_local,
     time::{Instant, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
+use self::{
+    access_log::BadRequest,
+    control::{Connections, Talk},
+    ledger::Ledger,
+    upstream::Upstreams,
+};
 pub use self::{
     access_log::{AccessLog, Format, Names},
+    control::{Clearing, Control, Session, Which},
+    upstream::{IDLE, IDLE_PER_SERVER},
     watch::Timeouts,
 };
-
-/// Idle connections that each worker keeps to one server at the most.
-pub const IDLE_PER_SERVER: usize = upstream::IDLE_PER_SERVER;
-
-use self::{access_log::BadRequest, ledger::Ledger, upstream::Upstreams};
 use crate::{
     balance::Algorithm,
     counters::{Slot, Totals},
@@ -95,6 +100,8 @@ pub struct Shared {
     pub ending: Arc<AtomicBool>,
     /// Cancelled: stop accepting, finish what is open, end.
     pub draining: CancellationToken,
+    /// What operators ask of the workers.
+    pub control: Control,
 }
 
 /// One worker's own things.
@@ -113,6 +120,8 @@ struct Worker {
     budget: TpsBudget,
     rng: RefCell<SmallRng>,
     connections: TaskTracker,
+    control: Control,
+    known: Connections,
 }
 
 /// Binds every address once for each worker, so that a port in use is found
@@ -157,6 +166,7 @@ async fn run(place: Slot, listeners: Vec<TcpListener>, shared: Shared) {
     let draining = shared.draining.clone();
     let worker = Rc::new(Worker::new(place, shared));
     let housekeeping = spawn_local(keep_house(Rc::clone(&worker)));
+    let answering = spawn_local(answer(Rc::clone(&worker)));
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| spawn_local(accept(Rc::clone(&worker), listener)))
@@ -169,28 +179,45 @@ async fn run(place: Slot, listeners: Vec<TcpListener>, shared: Shared) {
     // What is not done by then is cut off when the runtime goes.
     timeout(drain_timeout, worker.connections.wait()).await.ok();
     housekeeping.abort();
+    answering.abort();
 }
 
-/// Accepts until the word to drain, then takes what waits in the backlog:
-/// those clients have connected, and closing the listener would reset them.
-async fn accept(worker: Rc<Worker>, listener: TcpListener) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
-        return;
-    };
-    let draining = worker.draining.clone();
+/// Accepts until the word to drain, but for the times when an operator wants
+/// connections refused. What waits in the backlog is taken first: those
+/// clients have connected, and not listening any more would reset them.
+async fn accept(worker: Rc<Worker>, mut listener: TcpListener) {
+    let mut accepts = worker.control.follow_accepting();
     loop {
-        tokio::select! {
-            biased;
-            () = draining.cancelled() => break,
-            (socket, peer) = net::accept(&listener) => worker.begin(socket, peer),
+        let Ok(live) = tokio::net::TcpListener::from_std(listener) else {
+            return;
+        };
+        worker.accept_while_wanted(&live, &mut accepts).await;
+        // Anew after each pause: the runtime would take this one for closed.
+        let Ok(still) = live.into_std() else {
+            return;
+        };
+        listener = still;
+        worker.empty_backlog(&listener);
+        if worker.draining.is_cancelled() {
+            return;
         }
+        net::refuse(&listener);
+        tokio::select! {
+            () = worker.draining.cancelled() => return,
+            wanted = accepts.wait_for(|accepts| *accepts) => drop(wanted),
+        }
+        net::listen_again(&listener);
     }
-    let Ok(listener) = listener.into_std() else {
-        return;
-    };
-    while let Some((socket, peer)) = net::accept_now(&listener) {
-        if let Ok(socket) = tokio::net::TcpStream::from_std(socket) {
-            worker.begin(socket, peer);
+}
+
+/// Answers what is asked of this worker.
+async fn answer(worker: Rc<Worker>) {
+    let mut questions = worker.control.hear();
+    loop {
+        match questions.recv().await {
+            Ok(question) => worker.known.answer(question, &worker.ledger),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
         }
     }
 }
@@ -226,12 +253,44 @@ impl Worker {
             budget: retry_budget(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             connections: TaskTracker::new(),
+            control: shared.control,
+            known: Connections::default(),
         }
     }
 
     fn begin(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
-        let serving = connection::serve(Rc::clone(self), socket, peer);
-        spawn_local(self.connections.track_future(serving));
+        let talk = Talk::new(&self.control, peer);
+        let serving = connection::serve(Rc::clone(self), socket, Rc::clone(&talk));
+        let task = spawn_local(self.connections.track_future(serving));
+        self.known.add(talk, task.abort_handle());
+    }
+
+    /// Accepts until the word to drain or to pause.
+    async fn accept_while_wanted(
+        self: &Rc<Self>,
+        listener: &tokio::net::TcpListener,
+        accepts: &mut tokio::sync::watch::Receiver<bool>,
+    ) {
+        // Made once: to make them means to take locks that workers share.
+        let mut draining = pin!(self.draining.cancelled());
+        let mut pausing = pin!(accepts.wait_for(|accepts| !accepts));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut draining => return,
+                _ = &mut pausing => return,
+                (socket, peer) = net::accept(listener) => self.begin(socket, peer),
+            }
+        }
+    }
+
+    /// Serves the clients that have connected and not been accepted yet.
+    fn empty_backlog(self: &Rc<Self>, listener: &TcpListener) {
+        while let Some((socket, peer)) = net::accept_now(listener) {
+            if let Ok(socket) = tokio::net::TcpStream::from_std(socket) {
+                self.begin(socket, peer);
+            }
+        }
     }
 
     fn log_bad_request(&self, peer: SocketAddr, took: Duration, what: BadRequest) {

@@ -18,6 +18,7 @@ use tower::retry::budget::Budget;
 use super::{
     Worker,
     body::{Progress, RequestBody, ResponseBody},
+    control::Talk,
     error::Error,
     exchange::{Affinity, CookieSent, Exchange},
     explain::Why,
@@ -51,6 +52,8 @@ pub(super) struct Client {
     pub(super) origin: headers::Origin,
     /// What the connection waits for.
     pub(super) watch: Rc<Watch>,
+    /// What operators see of it.
+    pub(super) talk: Rc<Talk>,
     /// Set by a request that was answered by 101: what the connection becomes.
     pub(super) tunnel: std::cell::RefCell<Option<Tunnel>>,
 }
@@ -75,7 +78,7 @@ async fn answer(
     client: &Rc<Client>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut exchange = Exchange::begin(worker, &client.watch, client.peer, &request);
+    let mut exchange = Exchange::begin(worker, client, &request);
     match forward(worker, client, request, &mut exchange).await {
         Ok(forwarded) => forwarded.into_response(worker, client, exchange),
         Err(error) => {

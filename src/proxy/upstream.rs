@@ -45,7 +45,7 @@ use crate::{
 /// How long a connection may lie idle when the server does not say: Node.js
 /// and Apache close theirs after 5 s, and a request that crosses that close
 /// on its way is lost unless it may be repeated.
-const IDLE: Duration = Duration::from_secs(4);
+pub const IDLE: Duration = Duration::from_secs(4);
 
 /// How much earlier than the server says a connection is given up.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Idle connections a worker keeps to one server at the most, so that a burst
 /// does not hold descriptors for long after.
-pub(super) const IDLE_PER_SERVER: usize = 512;
+pub const IDLE_PER_SERVER: usize = 512;
 
 /// How long a request that cannot be repeated waits at a server that gossip
 /// has lost before it ends with 502.

@@ -35,10 +35,8 @@ pub fn header() -> String {
 pub fn line(row: &StatRow, out: &mut String) {
     for (.., value) in COLUMNS {
         match value(row) {
-            Cell::Empty => {}
-            Cell::Number(number) => write!(out, "{number}").expect("a string takes any text"),
-            Cell::Signed(number) => write!(out, "{number}").expect("a string takes any text"),
             Cell::Text(text) => quote(&text, out),
+            figure => write!(out, "{figure}").expect("a string takes any text"),
         }
         out.push(',');
     }

@@ -146,6 +146,7 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
             started: Instant::now(),
             started_unix: 1_700_000_000,
             http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
+            listeners: 4,
         },
         members: Box::new(move || Arc::clone(&members)),
         figures: vec![figure("malformed", 3), figure("other_cluster", 4)],
@@ -153,6 +154,7 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
         history: History::default(),
         log_lines_dropped: Arc::default(),
         draining: Arc::default(),
+        accepts: Box::new(|| true),
         declare: None,
         auth: None,
     }

@@ -31,7 +31,7 @@ pub use self::{
     gossip::gossip_figures,
     history::History,
     server::run,
-    source::{Figure, FigureKind, Members, Process, Source, sample},
+    source::{Accepts, Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},
 };
 

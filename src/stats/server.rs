@@ -204,6 +204,8 @@ fn too_many_followers() -> Response<Body> {
 fn readiness(source: &Source, rows: &Rows) -> Response<Body> {
     let reason = if source.is_draining() {
         "stopping: no new connections are accepted"
+    } else if !(source.accepts)() {
+        "the frontend is disabled: no new connections are accepted"
     } else if rows.footing.serves() {
         return text(StatusCode::OK, "ready\n");
     } else {
@@ -268,7 +270,7 @@ fn listed(source: &Source, options: &Options, now: Instant) -> String {
     options.hide(&mut rows);
     let rows = rows.iter().filter(|row| options.covers(&row.proxy));
     match options.kind {
-        Kind::Typed => typed::lines(rows),
+        Kind::Typed => typed::lines(rows, false),
         Kind::Json => typed::json(rows),
         _ => {
             let mut out = csv::header();

@@ -17,7 +17,7 @@ use super::history::{self, History};
 use crate::{
     admin::Declare,
     counters::{Counter, Totals, unix_seconds},
-    membership::{MemberView, Name},
+    membership::{MemberState, MemberView, Name, Role},
     pool::Reader,
 };
 
@@ -49,6 +49,8 @@ pub struct Source {
     pub log_lines_dropped: Arc<Counter>,
     /// Set once the process takes no new connections.
     pub draining: Arc<AtomicBool>,
+    /// Whether client connections are accepted, as far as operators want that.
+    pub accepts: Accepts,
     /// Records what an operator wants; `None` where the page only shows.
     pub declare: Option<Declare>,
     /// User and password, where the page asks for them.
@@ -59,6 +61,16 @@ impl Source {
     /// Whether the process takes no new connections any more.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
+    }
+
+    /// The other balancers in the cluster in a state that `is_meant`.
+    pub fn peers(&self, is_meant: fn(MemberState) -> bool) -> usize {
+        let members = (self.members)();
+        let peers = members.iter().filter(|member| {
+            let role = member.meta.as_ref().map(|meta| &meta.role);
+            !member.local && role == Some(&Role::Balancer) && is_meant(member.state)
+        });
+        peers.count()
     }
 }
 
@@ -71,6 +83,9 @@ impl fmt::Debug for Source {
             .finish_non_exhaustive()
     }
 }
+
+/// Whether client connections are accepted.
+pub type Accepts = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Lists the members that gossip knows now.
 pub type Members = Box<dyn Fn() -> Arc<Vec<MemberView>> + Send + Sync>;
@@ -94,6 +109,8 @@ pub struct Process {
     pub started_unix: i64,
     /// Where it takes traffic.
     pub http: Vec<SocketAddr>,
+    /// Addresses that it listens on, for whatever.
+    pub listeners: usize,
 }
 
 /// A figure that another part of the process counts.

@@ -13,11 +13,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use super::{page::Outcome, source::Source, view::BACKEND_ID};
 use crate::{
-    admin::{
-        Declare,
-        command::{self, Weight},
-        exec,
-    },
+    admin::{self, Declare, command::Weight, exec},
     membership::{Admin, Name, Wish},
     pool::Server,
 };
@@ -44,8 +40,8 @@ enum Asked {
 enum Action {
     State(Admin),
     Weight(Weight),
-    /// One of `HAProxy`'s that changes nothing here: its checks and agents are
-    /// not steered by hand.
+    /// One of `HAProxy`'s that changes nothing here: checks and sessions are
+    /// left to the runtime API.
     Idle,
 }
 
@@ -221,7 +217,7 @@ fn read(form: &[u8], service: &str) -> Result<Asked, Invalid> {
     let action = match action.as_deref() {
         Some("weight") => {
             let weight = weight.unwrap_or_default();
-            Action::Weight(command::weight(weight.trim()).map_err(|_| Invalid)?)
+            Action::Weight(admin::weight(weight.trim()).map_err(|_| Invalid)?)
         }
         Some(action) => state(action).ok_or(Invalid)?,
         None => return Err(Invalid),

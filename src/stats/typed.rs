@@ -1,8 +1,11 @@
-//! `HAProxy`'s typed form of the statistics, a line a figure, and the JSON of
-//! the same content (management guide, 9.2 and 9.3). Columns without a value
-//! are left out.
+//! `HAProxy`'s typed form, a line a figure, and the JSON of the same content
+//! (management guide, 9.2 and 9.3): of the statistics (`show stat`) and of the
+//! process (`show info`). What has no value is left out.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+};
 
 use serde::Serialize;
 
@@ -16,31 +19,53 @@ use super::{
 const VOLATILE: char = 'V';
 
 /// A figure with everything that is said of it.
-struct Field<'a> {
-    position: usize,
-    name: &'static str,
-    tags: &'static str,
-    kind: &'static str,
-    value: Cell<'a>,
+#[derive(Debug, Clone)]
+pub struct Field<'a> {
+    /// Its number among the figures of its kind.
+    pub position: usize,
+    /// Its name.
+    pub name: &'static str,
+    /// Where it comes from, of what nature it is and what it is about, in one
+    /// letter each.
+    pub tags: &'static str,
+    /// `str`, `u32`, `u64` or `s32`.
+    pub kind: &'static str,
+    /// What it says, in a few words.
+    pub about: &'static str,
+    /// Its value.
+    pub value: Cell<'a>,
 }
 
-/// The rows as `show stat typed` and the page's `;typed` print them.
-pub fn lines<'a>(rows: impl IntoIterator<Item = &'a StatRow>) -> String {
+/// The rows as `show stat typed` prints them, each figure `described` or not.
+pub fn lines<'a>(rows: impl IntoIterator<Item = &'a StatRow>, described: bool) -> String {
     let mut out = String::new();
     for row in rows {
+        let owner = Owner::of(row);
         for field in fields(row) {
-            line(row, &field, &mut out).expect("a string takes any text");
+            write!(out, "{owner}").expect("a string takes any text");
+            field.line(described, &mut out);
         }
     }
     out
 }
 
-/// The rows as `show stat json` and the page's `;json` print them: an array of
-/// rows, each an array of figures.
+/// The rows as `show stat json` prints them: an array of rows, each an array
+/// of figures.
 pub fn json<'a>(rows: impl IntoIterator<Item = &'a StatRow>) -> String {
-    let object = |row| fields(row).map(|field| FieldJson::of(row, field)).collect();
-    let rows: Vec<Vec<FieldJson<'_>>> = rows.into_iter().map(object).collect();
+    let array = |row| {
+        let owner = Some(Owner::of(row));
+        let object = |field| FieldJson::of(owner, field);
+        fields(row).map(object).collect()
+    };
+    let rows: Vec<Vec<FieldJson<'_>>> = rows.into_iter().map(array).collect();
     to_text(&rows) + "\n"
+}
+
+/// Figures of no row as an array (`show info json`).
+pub fn json_of<'a>(fields: impl IntoIterator<Item = Field<'a>>) -> String {
+    let object = |field| FieldJson::of(None, field);
+    let fields: Vec<FieldJson<'_>> = fields.into_iter().map(object).collect();
+    to_text(&fields) + "\n"
 }
 
 /// The JSON schema of what [`json`] prints, for `;json-schema`.
@@ -48,11 +73,12 @@ pub const SCHEMA: &str = include_str!("schema.json");
 
 fn fields(row: &StatRow) -> impl Iterator<Item = Field<'_>> {
     let columns = (0..).zip(COLUMNS);
-    let fields = columns.map(|(position, (name, tags, kind, value))| Field {
+    let fields = columns.map(|(position, (name, tags, kind, about, value))| Field {
         position,
         name,
         tags: tags_of(row.kind, name, tags),
         kind,
+        about,
         value: value(row),
     });
     // What has no value is not printed, so no printer below meets it.
@@ -67,32 +93,74 @@ fn tags_of(kind: Kind, name: &str, tags: &'static str) -> &'static str {
     }
 }
 
-fn line(row: &StatRow, field: &Field<'_>, out: &mut String) -> std::fmt::Result {
-    let letter = match row.kind {
-        Kind::Frontend => 'F',
-        Kind::Backend => 'B',
-        Kind::Server => 'S',
-    };
-    write!(
-        out,
-        "{letter}.{}.{}.{}.{}.{PROCESS}:{}{VOLATILE}:{}:",
-        row.proxy_id, row.server_id, field.position, field.name, field.tags, field.kind
-    )?;
-    match &field.value {
-        Cell::Empty => writeln!(out),
-        Cell::Number(number) => writeln!(out, "{number}"),
-        Cell::Signed(number) => writeln!(out, "{number}"),
-        // A reason or a name from elsewhere must not look like a line.
-        Cell::Text(text) => writeln!(out, "{}", text.replace(['\r', '\n'], " ")),
+impl Field<'_> {
+    /// Appends its line, from its position on.
+    pub fn line(&self, described: bool, out: &mut String) {
+        self.try_line(described, out)
+            .expect("a string takes any text");
+    }
+
+    fn try_line(&self, described: bool, out: &mut String) -> fmt::Result {
+        let Self {
+            position,
+            name,
+            tags,
+            kind,
+            about,
+            value,
+        } = self;
+        write!(out, "{position}.{name}.{PROCESS}:{tags}{VOLATILE}:{kind}:")?;
+        match value {
+            // A reason or a name from elsewhere must not look like a line.
+            Cell::Text(text) => out.push_str(&text.replace(['\r', '\n'], " ")),
+            figure => write!(out, "{figure}")?,
+        }
+        if described {
+            write!(out, ":\"{about}\"")?;
+        }
+        writeln!(out)
+    }
+}
+
+/// The row that a figure belongs to.
+#[derive(Serialize, Clone, Copy)]
+#[serde(rename_all = "camelCase")]
+struct Owner {
+    #[serde(skip)]
+    letter: char,
+    obj_type: &'static str,
+    proxy_id: u32,
+    id: u32,
+}
+
+impl Owner {
+    fn of(row: &StatRow) -> Self {
+        let (letter, obj_type) = match row.kind {
+            Kind::Frontend => ('F', "Frontend"),
+            Kind::Backend => ('B', "Backend"),
+            Kind::Server => ('S', "Server"),
+        };
+        Self {
+            letter,
+            obj_type,
+            proxy_id: row.proxy_id,
+            id: row.server_id,
+        }
+    }
+}
+
+/// As a line begins.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}.", self.letter, self.proxy_id, self.id)
     }
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct FieldJson<'a> {
-    obj_type: &'static str,
-    proxy_id: u32,
-    id: u32,
+    #[serde(flatten)]
+    owner: Option<Owner>,
     field: Name,
     process_num: u32,
     tags: Tags,
@@ -127,15 +195,9 @@ enum Json<'a> {
 }
 
 impl<'a> FieldJson<'a> {
-    fn of(row: &StatRow, field: Field<'a>) -> Self {
+    fn of(owner: Option<Owner>, field: Field<'a>) -> Self {
         Self {
-            obj_type: match row.kind {
-                Kind::Frontend => "Frontend",
-                Kind::Backend => "Backend",
-                Kind::Server => "Server",
-            },
-            proxy_id: row.proxy_id,
-            id: row.server_id,
+            owner,
             field: Name {
                 pos: field.position,
                 name: field.name,
@@ -164,6 +226,7 @@ impl Tags {
                 Some('K') => "Key",
                 Some('S') => "Status",
                 Some('C') => "Config",
+                Some('P') => "Product",
                 _ => "Metric",
             },
             nature: match letters.next() {
@@ -197,7 +260,7 @@ mod tests {
     #[test]
     fn a_line_has_place_tags_type_and_value_as_haproxy_has_them() {
         let rows = rows(&fixture::source(), Instant::now());
-        let lines = lines(rows.iter());
+        let lines = lines(rows.iter(), false);
         for expected in [
             "F.3.0.0.pxname.1:KNSV:str:localnodes",
             "F.3.0.17.status.1:SGPV:str:OPEN",
@@ -212,6 +275,21 @@ mod tests {
             assert!(lines.lines().any(|line| line == expected), "{expected}");
         }
         assert!(!lines.contains("\n\n") && !lines.contains(".rate_lim.1:CLPV:u32:\n"));
+    }
+
+    #[test]
+    fn every_column_can_be_described_in_a_line() {
+        for (name, _, _, about, _) in COLUMNS {
+            assert!(
+                !about.is_empty() && !about.contains(['"', '\n']),
+                "{name}: {about}"
+            );
+        }
+        let rows = rows(&fixture::source(), Instant::now());
+        let described = lines(rows.iter(), true);
+        assert!(described.contains(".17.status.1:SGPV:str:UP:\"How it is doing\"\n"));
+        let plain = lines(rows.iter(), false);
+        assert_eq!(plain.lines().count(), described.lines().count());
     }
 
     #[test]
@@ -234,6 +312,6 @@ mod tests {
         assert!(all.iter().any(|row| of(row, "lastsess") == never));
         assert_eq!(of(&all[0], "lastsess"), None);
         let fields: usize = all.iter().map(|row| row.as_array().unwrap().len()).sum();
-        assert_eq!(fields, lines(rows.iter()).lines().count());
+        assert_eq!(fields, lines(rows.iter(), false).lines().count());
     }
 }

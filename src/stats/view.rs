@@ -8,10 +8,7 @@ use tokio::time::Instant;
 
 use super::source::Source;
 use crate::{
-    counters::{
-        ByClass, Distribution, Gauge, OwnCounter, OwnLevel, Rate, ServerTally, Timing, Traffic,
-        unix_seconds,
-    },
+    counters::{ByClass, Distribution, Gauge, OwnCounter, Rate, Timing, Traffic, unix_seconds},
     pool::{
         Server, Snapshot, Status,
         server::{Cause, CheckReport, Origin},
@@ -191,7 +188,8 @@ pub struct StatRow {
     /// that it gave; of a proxy, those that clients got, our own included.
     pub responses: ByClass<u64>,
     /// How long the heads of a server's responses took to come, from the
-    /// request being sent, by class. The counts never go back.
+    /// request being sent, by class. The counts go back only when
+    /// an operator clears them.
     pub latency: Option<Box<ByClass<Distribution>>>,
 
     /// Requests that wait for a server to come back (backends); none waits at
@@ -432,7 +430,7 @@ pub fn rows(source: &Source, now: Instant) -> Rows {
 fn frontend_row(source: &Source) -> StatRow {
     let totals = &source.totals;
     let counters = &totals.frontend;
-    let status = if source.is_draining() {
+    let status = if source.is_draining() || !(source.accepts)() {
         RowStatus::Stop
     } else {
         RowStatus::Open
@@ -523,10 +521,6 @@ fn footing_in_words(footing: Footing) -> &'static str {
 fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
     let counters = &server.live.counters;
     let traffic: Vec<&Traffic> = counters.tallies().map(|tally| &tally.traffic).collect();
-    let connections = |read: fn(&ServerTally) -> &OwnLevel| {
-        let levels = counters.tallies().map(|tally| read(tally).get());
-        Some(levels.sum())
-    };
     let latency = counters.responses();
     StatRow {
         kind: Kind::Server,
@@ -547,8 +541,8 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
         observed_faults: Some(counters.tallies().map(|t| t.observed_faults.get()).sum()),
         needed_connections: Some(counters.needed.get()),
         idle_limit: Some((IDLE_PER_SERVER * source.process.workers) as u32),
-        idle_connections: connections(|tally| &tally.idle),
-        used_connections: connections(|tally| &tally.used),
+        idle_connections: Some(counters.idle()),
+        used_connections: Some(counters.used()),
         weight: Some(server.weight.into()),
         effective_weight: Some(effective_weight(server)),
         throttle: throttle(server),

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use super::support::cluster::{Balancer, cluster};
+use rustix::process::Signal;
+
+use super::support::{
+    cluster::{Balancer, cluster},
+    process::Process,
+};
 
 /// Two servers that nobody needs to run.
 const STATIC: [&str; 4] = [
@@ -26,12 +31,12 @@ fn balancer(flags: &[&str]) -> Balancer {
 }
 
 /// What `echo line | socat` gets: all that is answered until the end.
-fn ask(addr: SocketAddr, line: &str) -> String {
+pub(crate) fn ask(addr: SocketAddr, line: &str) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
-    writeln!(stream, "{line}").unwrap();
+    stream.write_all(format!("{line}\n").as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -39,7 +44,7 @@ fn ask(addr: SocketAddr, line: &str) -> String {
 }
 
 /// The rows of `show stat` as haproxyadmin and Ansible read them.
-fn stat(addr: SocketAddr, which: &str) -> Vec<HashMap<String, String>> {
+pub(crate) fn stat(addr: SocketAddr, which: &str) -> Vec<HashMap<String, String>> {
     let answer = ask(addr, &format!("show stat {which}"));
     assert!(
         answer.ends_with(",\n\n"),
@@ -77,7 +82,7 @@ fn says(output: &Output, code: i32) -> String {
 }
 
 /// A path for a socket, short enough for one, that no other test has.
-fn socket_path(test: &str) -> PathBuf {
+pub(crate) fn socket_path(test: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("tidings-{test}-{}.sock", std::process::id()));
     std::fs::remove_file(&path).ok();
     path
@@ -253,9 +258,9 @@ fn an_operator_sees_the_environment_without_our_secrets() {
 fn a_unix_socket_takes_commands_and_outlives_a_kill() {
     let path = socket_path("outlives");
     let address = format!("unix:{}", path.display());
-    for _ in 0..2 {
-        // The first is killed at its end, and leaves its file behind.
-        let balancer = balancer(&["--admin", &address]);
+    // Killed, it leaves its file behind; told to end, it takes it along.
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut balancer = balancer(&["--admin", &address]);
         let mut stream = UnixStream::connect(&path).unwrap();
         stream.write_all(b"show cli level\n").unwrap();
         let mut answer = String::new();
@@ -263,10 +268,37 @@ fn a_unix_socket_takes_commands_and_outlives_a_kill() {
         assert_eq!(answer, "admin\n\n");
         let listed = says(&tidings(&["weight", "s9", "1", "--admin", &address]), 1);
         assert!(listed.contains("nodes/s1, nodes/s2"), "{listed}");
-        drop(balancer);
-        assert!(path.exists());
+        balancer.process.signal(signal);
+        balancer.process.wait();
+        assert_eq!(path.exists(), signal == Signal::KILL, "{signal:?}");
     }
-    std::fs::remove_file(&path).ok();
+}
+
+#[test]
+fn the_runtime_api_can_be_off() {
+    // The helper's own --admin stands first, and off goes with no other.
+    let args = [
+        "serve",
+        "--http",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--admin",
+        "off",
+    ];
+    let said = says(&tidings(&args), 1);
+    assert!(said.contains("--admin off and an address"), "{said}");
+    let mut args = vec!["serve", "--admin", "off"];
+    for flag in ["--http", "--stats", "--gossip"] {
+        args.extend([flag, "127.0.0.1:0"]);
+    }
+    let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+    let process = Process::start(&args);
+    let line = process.says("it takes requests", |line| {
+        line.contains("takes requests on").then(|| line.to_owned())
+    });
+    assert!(line.ends_with("and takes no commands"), "{line}");
+    process.signal(Signal::KILL);
 }
 
 #[test]
@@ -340,5 +372,20 @@ fn steering_from_the_shell_says_what_it_did() {
     assert_eq!(said, "nodes/s1: state ready\n");
     let said = says(&tidings(&["weight", "s2", "50%", "--admin", &admin]), 0);
     assert_eq!(said, "nodes/s2: weight 50%\n");
+    let said = says(
+        &tidings(&["maint", "s1", "s2", "--json", "--admin", &admin]),
+        0,
+    );
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(json["servers"][1]["server"], "nodes/s2");
+    assert_eq!(json["servers"][1]["state"], "maint");
+    let said = says(
+        &tidings(&["weight", "s1", "3", "--json", "--admin", &admin]),
+        0,
+    );
+    assert_eq!(
+        said,
+        "{\"servers\":[{\"server\":\"nodes/s1\",\"weight\":\"3\"}]}\n"
+    );
     assert_eq!(ask(balancer.admin, "set server nodes/s1 state ready"), "\n");
 }

@@ -14,6 +14,9 @@
 mod support;
 
 mod admin;
+mod admin_clients;
+mod admin_commands;
+mod admin_like_haproxy;
 mod balancing;
 mod browser;
 mod command_line;

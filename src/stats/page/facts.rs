@@ -68,6 +68,11 @@ fn notes(source: &Source, rows: &Rows) -> Markup {
                 strong { "Stopping: " }
                 "no new connections are accepted, and what is under way is finished."
             }
+        } @else if !(source.accepts)() {
+            p.warning role="alert" {
+                strong { "Paused: " }
+                "an operator has disabled the frontend, and no new connections are accepted."
+            }
         }
         @if let Some(warning) = rows.footing.warning() {
             p.warning role="alert" {

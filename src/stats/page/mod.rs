@@ -352,7 +352,7 @@ impl Page<'_> {
 }
 
 /// A duration in its two biggest units, such as `5m12s`.
-fn age(time: Duration) -> String {
+pub(crate) fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600, seconds / 60);
     match () {

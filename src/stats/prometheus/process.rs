@@ -10,7 +10,7 @@ use super::{
     row::{limit, one_if},
 };
 use crate::{
-    membership::{MemberState, Role},
+    membership::MemberState,
     stats::{
         source::{
             FigureKind::{self, Counter as COUNTER, Gauge as GAUGE},
@@ -26,17 +26,6 @@ struct Context<'a> {
     source: &'a Source,
     frontend: &'a StatRow,
     uptime: Duration,
-}
-
-impl Context<'_> {
-    fn peers(&self, is_meant: fn(MemberState) -> bool) -> f64 {
-        let members = (self.source.members)();
-        let peers = members.iter().filter(|member| {
-            let role = member.meta.as_ref().map(|meta| &meta.role);
-            !member.local && role == Some(&Role::Balancer) && is_meant(member.state)
-        });
-        peers.count() as f64
-    }
 }
 
 fn fds(source: &Source) -> f64 {
@@ -105,10 +94,10 @@ const PROCESS: &[ProcessMetric] = &[
     ("haproxy_process_max_connection_rate", GAUGE, "Most client connections accepted in a second.", |c| c.frontend.session_rate.max.into()),
     ("haproxy_process_current_session_rate", GAUGE, "Client connections accepted in the last second.", |c| c.frontend.session_rate.now.into()),
     ("haproxy_process_max_session_rate", GAUGE, "Most client connections accepted in a second.", |c| c.frontend.session_rate.max.into()),
-    ("haproxy_process_listeners", GAUGE, "Addresses that take traffic.", |c| c.source.process.http.len() as f64),
-    ("haproxy_process_jobs", GAUGE, "Client connections that are open and addresses that take traffic.", |c| f64::from(c.frontend.sessions.now) + c.source.process.http.len() as f64),
-    ("haproxy_process_active_peers", GAUGE, "Other balancers in the cluster.", |c| c.peers(|_| true)),
-    ("haproxy_process_connected_peers", GAUGE, "Other balancers in the cluster that are alive.", |c| c.peers(|state| state == MemberState::Alive)),
+    ("haproxy_process_listeners", GAUGE, "Addresses that it listens on.", |c| c.source.process.listeners as f64),
+    ("haproxy_process_jobs", GAUGE, "Client connections that are open and addresses that it listens on.", |c| f64::from(c.frontend.sessions.now) + c.source.process.listeners as f64),
+    ("haproxy_process_active_peers", GAUGE, "Other balancers in the cluster.", |c| c.source.peers(|_| true) as f64),
+    ("haproxy_process_connected_peers", GAUGE, "Other balancers in the cluster that are alive.", |c| c.source.peers(|state| state == MemberState::Alive) as f64),
     ("haproxy_process_bytes_out_rate", GAUGE, "Response bytes sent to clients in the last second.", |c| c.source.totals.bytes_out_rate.get().into()),
     ("haproxy_process_requests_total", COUNTER, "Requests received.", |c| c.frontend.requests as f64),
     ("haproxy_process_bytes_out_total", COUNTER, "Response bytes sent to clients.", |c| c.frontend.bytes_out as f64),

@@ -1,0 +1,90 @@
+//! Every command there is, as it is listed, allowed and read.
+
+use super::{
+    Level, arguments as read,
+    command::{Clear, Command, Show, Verb},
+    server_arguments as server,
+};
+use crate::membership::Admin;
+
+/// What works on the load balancer, in the order in which help lists it.
+///
+/// One that begins like another stands before it: the first that fits counts.
+#[rustfmt::skip]
+pub(super) const VERBS: &[Verb] = &[
+    Verb { words: "add server", arguments: "<bk>/<srv> <addr>:<port> [opts]", about: "create a new server, in maintenance (opts: weight, check, inter, rise, fall)",
+        level: Level::Admin, read: server::add_server },
+    Verb { words: "clear counters all", arguments: "", about: "clear all counters",
+        level: Level::Admin, read: |_| Ok(Command::Clear(Clear::All)) },
+    Verb { words: "clear counters server", arguments: "<bk>/<srv>", about: "clear all counters of a server",
+        level: Level::Admin, read: read::clear_counters_of },
+    Verb { words: "clear counters", arguments: "", about: "clear max statistics counters",
+        level: Level::Operator, read: |_| Ok(Command::Clear(Clear::Maxima)) },
+    Verb { words: "del server", arguments: "<bk>/<srv>", about: "remove a server that no agent announces",
+        level: Level::Admin, read: server::del_server },
+    Verb { words: "disable frontend", arguments: "<frontend>", about: "temporarily refuse client connections",
+        level: Level::Admin, read: |args| read::set_frontend(args, false) },
+    Verb { words: "disable health", arguments: "<bk>/<srv>", about: "disable health checks",
+        level: Level::Admin, read: |args| server::checks(args, false) },
+    Verb { words: "disable server", arguments: "<bk>/<srv>", about: "disable a server for maintenance (same as 'set server ... state maint')",
+        level: Level::Admin, read: |args| server::set_state(args, Admin::Maint) },
+    Verb { words: "enable frontend", arguments: "<frontend>", about: "accept client connections again",
+        level: Level::Admin, read: |args| read::set_frontend(args, true) },
+    Verb { words: "enable health", arguments: "<bk>/<srv>", about: "enable health checks",
+        level: Level::Admin, read: |args| server::checks(args, true) },
+    Verb { words: "enable server", arguments: "<bk>/<srv>", about: "enable a disabled server (same as 'set server ... state ready')",
+        level: Level::Admin, read: |args| server::set_state(args, Admin::Ready) },
+    Verb { words: "get weight", arguments: "<bk>/<srv>", about: "report a server's current weight",
+        level: Level::User, read: server::get_weight },
+    Verb { words: "operator", arguments: "", about: "lower the level of the current CLI session to operator",
+        level: Level::Operator, read: |_| Ok(Command::Lower(Level::Operator)) },
+    Verb { words: "set server", arguments: "<bk>/<srv> [opts]", about: "change a server's state, weight, address, health or checks",
+        level: Level::Admin, read: server::set_server },
+    Verb { words: "set severity-output", arguments: "[none|number|string]", about: "set presence of severity level in feedback information",
+        level: Level::User, read: read::severity },
+    Verb { words: "set timeout", arguments: "[cli] <delay>", about: "change how long this connection may be idle",
+        level: Level::User, read: read::set_timeout },
+    Verb { words: "set weight", arguments: "<bk>/<srv> <weight>[%]", about: "change a server's weight (same as 'set server ... weight')",
+        level: Level::Admin, read: server::set_weight },
+    Verb { words: "show backend", arguments: "", about: "list backends in the current running config",
+        level: Level::User, read: |_| Ok(Command::Show(Show::Backends)) },
+    Verb { words: "show cli level", arguments: "", about: "display the level of the current CLI session",
+        level: Level::User, read: |_| Ok(Command::ShowLevel) },
+    Verb { words: "show env", arguments: "[var]", about: "dump environment variables known to the process",
+        level: Level::Operator, read: |args| Ok(Command::Show(Show::Env(args.optional(0)))) },
+    Verb { words: "show errors", arguments: "[<px>]", about: "report last request and response errors (none are kept)",
+        level: Level::Operator, read: |args| Ok(Command::Show(Show::Errors(args.optional(0)))) },
+    Verb { words: "show events", arguments: "[<sink>]", about: "list event sinks, or show what happened lately",
+        level: Level::Operator, read: |args| Ok(Command::Show(Show::Events(args.optional(0)))) },
+    Verb { words: "show info", arguments: "[desc|json|typed]*", about: "report information about the running process",
+        level: Level::User, read: |args| Ok(read::show_info(args)) },
+    Verb { words: "show servers conn", arguments: "[<backend>]", about: "dump server connections status (all or for a single backend)",
+        level: Level::User, read: |args| Ok(Command::Show(Show::Connections(args.optional(0)))) },
+    Verb { words: "show servers state", arguments: "[<backend>]", about: "dump volatile server information (all or for a single backend)",
+        level: Level::User, read: |args| Ok(Command::Show(Show::Servers(args.optional(0)))) },
+    Verb { words: "show sess", arguments: "[id|older <age>|server <b>/<s>]", about: "report the list of current sessions or this exact session",
+        level: Level::Operator, read: read::show_sess },
+    Verb { words: "show stat", arguments: "[desc|json|no-maint|typed|up]*", about: "report counters for each proxy and server",
+        level: Level::User, read: |args| Ok(read::show_stat(args)) },
+    Verb { words: "show version", arguments: "", about: "show version of the current process",
+        level: Level::User, read: |_| Ok(Command::Show(Show::Version)) },
+    Verb { words: "shutdown session", arguments: "[id]", about: "kill a specific session",
+        level: Level::Admin, read: read::shutdown_session },
+    Verb { words: "shutdown sessions server", arguments: "<bk>/<srv>", about: "kill sessions on a server",
+        level: Level::Admin, read: read::shutdown_sessions },
+    Verb { words: "user", arguments: "", about: "lower the level of the current CLI session to user",
+        level: Level::User, read: |_| Ok(Command::Lower(Level::User)) },
+    Verb { words: "wait", arguments: "{-h|<delay>} cond [args...]", about: "wait the specified delay or condition (-h to see list)",
+        level: Level::User, read: read::wait },
+];
+
+/// What works on the conversation; help lists it last, whatever it is asked.
+#[rustfmt::skip]
+pub(super) const OF_SESSION: &[Verb] = &[
+    Verb { words: "help", arguments: "[<command>]", about: "list matching or all commands",
+        level: Level::User, read: |args| Ok(read::help(args)) },
+    Verb { words: "prompt", arguments: "[help | n | i | p | timed]*", about: "toggle interactive mode with prompt",
+        level: Level::User, read: read::prompt },
+    Verb { words: "quit", arguments: "", about: "disconnect",
+        level: Level::User, read: |_| Ok(Command::Quit) },
+];
