@@ -35,14 +35,15 @@ fn main() -> io::Result<()> {
     let seconds = |flag| args::optional(flag).map(Duration::from_secs_f64);
     let mut load = Load::new(Work::from_args(), connections)?;
 
-    if let Some(warm_up) = seconds("--warm-up") {
-        load.run(rate, warm_up, u64::MAX)?;
-    }
+    let before = match seconds("--warm-up") {
+        Some(warm_up) => load.run(rate, warm_up, u64::MAX)?.good,
+        None => 0,
+    };
     println!("ready");
     io::stdin().read_line(&mut String::new())?;
     let most = seconds("--seconds").unwrap_or(Duration::MAX);
     let report = load.run(rate, most, args::optional("--requests").unwrap_or(u64::MAX))?;
-    println!("{}", report.to_json());
+    println!("{}", report.to_json(before));
     io::stdout().flush()?;
     io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
@@ -250,13 +251,13 @@ impl User {
 }
 
 impl Report {
-    fn to_json(&self) -> String {
+    fn to_json(&self, before: u64) -> String {
         let quantile = |share| match self.latency.quantile(share) {
             Some(micros) => format!("{micros:.1}"),
             None => "null".to_owned(),
         };
         format!(
-            r#"{{"good":{},"in_time":{},"failed":{},"seconds":{:.6},"p50":{},"p99":{},"p999":{},"max":{:.1}}}"#,
+            r#"{{"before":{before},"good":{},"in_time":{},"failed":{},"seconds":{:.6},"p50":{},"p99":{},"p999":{},"max":{:.1}}}"#,
             self.good,
             self.in_time,
             self.failed,
