@@ -235,9 +235,9 @@ class Result:
 
 
 @contextmanager
-def load(running, tools, flags):
+def load(running, tools, flags, begin=lambda: None):
     """Users of `running`, and what they met. They stay connected until the
-    end of the block."""
+    end of the block. `begin` is called after the warm-up."""
     # A run is a few seconds; one that hangs must not hang everything.
     command = ["timeout", "60", tools / "load", "--to", running.address, *flags]
     process = start(
@@ -246,6 +246,7 @@ def load(running, tools, flags):
     try:
         if process.stdout.readline() != "ready\n":
             raise Trouble("does not stand the load that is to warm it up")
+        begin()
         before = running.spent()
         process.stdin.write("\n")
         process.stdin.flush()
