@@ -291,5 +291,5 @@ def run_wrk(running, wrk, row, seconds):
     failed += sum(map(int, errors.groups())) if errors else 0
     count = int(total[1])
     running.asked += count
-    answers = {"in_time": count, "seconds": float(total[2]), "failed": failed}
+    answers = {"good": count, "in_time": count, "seconds": float(total[2]), "failed": failed}
     return Result(spent, answers)

@@ -43,21 +43,26 @@ def table(head, lines):
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
 
 
-def cpu(results, peers):
-    """The headline: what a request costs at the same rate for everyone."""
+def cpu(results, peers, when):
+    """What a request costs: at the same rate for everyone ("fixed", the
+    headline), or as fast as each can ("closed")."""
     ours = [peer for peer in peers if peer.key not in ("haproxy", "nginx", "floor")]
     others = [peer for peer in peers if peer not in ours[:1]]
-    head = ["work", "requests/s", *(peer.title for peer in peers)]
+    head = ["work", *(peer.title for peer in peers)]
+    if when == "fixed":
+        head.insert(1, "requests/s")
     if ours:
         head += [f"{ours[0].title} / {other.title}" for other in others]
     lines = []
     for row, result in results:
-        line = [row.title, f"{result['rate']:,}"]
+        line = [row.title]
+        if when == "fixed":
+            line.append(f"{result['rate']:,}")
         for peer in peers:
-            line.append(cpu_cell(result["fixed"].get(peer.key, [])))
+            line.append(cpu_cell(result[when].get(peer.key, [])))
         if ours:
-            mine = result["fixed"].get(ours[0].key, [])
-            line += [ratio(mine, result["fixed"].get(p.key, [])) for p in others]
+            mine = result[when].get(ours[0].key, [])
+            line += [ratio(mine, result[when].get(p.key, [])) for p in others]
         lines.append(line)
     return table(head, lines)
 
