@@ -9,6 +9,8 @@
 //! [`spawn`] starts a node, [`Handle`] steers it, and what changes comes out
 //! as [`MemberEvent`]s.
 
+#[doc(hidden)]
+pub mod bench;
 mod core;
 mod driver;
 mod frame;

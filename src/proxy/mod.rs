@@ -4,6 +4,8 @@
 //! of what goes on now, and nothing else.
 
 mod access_log;
+#[doc(hidden)]
+pub mod bench;
 mod body;
 mod client_io;
 mod connection;
