@@ -15,6 +15,7 @@ mod frame;
 mod identity;
 mod lifeline;
 mod outbox;
+mod own_address;
 mod port;
 mod profile;
 mod records;
@@ -50,7 +51,8 @@ use self::{
 };
 pub use self::{
     identity::{MAX_TAG_VALUE, MetaError, check_meta, check_tag},
-    seeds::{DEFAULT_PORT, Seed, SeedError, local_address},
+    own_address::local_address,
+    seeds::{DEFAULT_PORT, Seed, SeedError},
     wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
 };
 use crate::membership::{MemberEvent, MemberId, MemberView, Meta, Name, Wish};
