@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use super::{
     Declaration, Demand, Published,
@@ -31,7 +31,7 @@ use super::{
     sync::{self, Request},
     wire::{Counters, DropReason, Envelope, MAX_PACKET},
 };
-use crate::membership::{MemberEvent, MemberId};
+use crate::membership::{MemberEvent, MemberId, Meta};
 
 /// Datagrams taken in one round, so that a flood cannot keep timers waiting.
 const MAX_DRAINED: usize = 256;
@@ -54,6 +54,10 @@ pub(super) struct Driver {
     pub(super) drops: mpsc::Receiver<Dropped>,
     /// Balancers whose end of our lifeline closed.
     pub(super) lost: mpsc::Receiver<MemberId>,
+    /// Where this host is to be reached now.
+    pub(super) moves: mpsc::Receiver<IpAddr>,
+    /// Whether the own address was found, and the server announced is there.
+    pub(super) found: bool,
     pub(super) keeper: Keeper,
     pub(super) events: mpsc::Sender<MemberEvent>,
     pub(super) published: watch::Sender<Published>,
@@ -75,6 +79,7 @@ enum Input {
     Line(LineNews),
     Dropped(Dropped),
     Lost(MemberId),
+    Moved(IpAddr),
     Exchanged(io::Result<Roster>),
     RoomForEvent,
 }
@@ -91,10 +96,7 @@ impl Driver {
             match input {
                 Input::Abandoned => return,
                 Input::Demand(Demand { leave: true, .. }) => self.core.leave(now),
-                Input::Demand(Demand { meta, .. }) => {
-                    // The handle has checked it; a refusal changes nothing.
-                    self.core.update(&meta, now).unwrap_or_default();
-                }
+                Input::Demand(Demand { meta, .. }) => self.update(meta, now),
                 Input::Declaration(Declaration {
                     service,
                     server,
@@ -109,6 +111,7 @@ impl Driver {
                 }
                 Input::Dropped(Dropped { from, reason }) => self.dropped(from, reason, now),
                 Input::Lost(balancer) => self.core.hunt(balancer, now),
+                Input::Moved(ip) => self.relocate(ip, now),
                 Input::Exchanged(Ok(roster)) => {
                     Counters::add(&self.counters.synced);
                     self.core.merge(roster, now);
@@ -146,6 +149,7 @@ impl Driver {
             Some(seeds) = self.seeds.recv() => Input::Seeds(seeds),
             Some(news) = self.lines.recv() => Input::Line(news),
             Some(balancer) = self.lost.recv() => Input::Lost(balancer),
+            Some(ip) = self.moves.recv() => Input::Moved(ip),
             Some(dropped) = self.drops.recv() => Input::Dropped(dropped),
             Some(request) = self.requests.recv() => Input::Request(request),
             Some(exchanged) = self.exchanges.join_next() => {
@@ -165,6 +169,29 @@ impl Driver {
         self.tell(now);
         self.send_all();
         self.start_exchanges();
+    }
+
+    fn update(&mut self, meta: Meta, now: Instant) {
+        let meta = if self.found {
+            // Whoever said it may not know yet that the address has changed.
+            meta.at(self.core.local().addr.ip())
+        } else {
+            meta
+        };
+        // The handle has checked it; a refusal changes nothing.
+        self.core.update(&meta, now).unwrap_or_default();
+    }
+
+    fn relocate(&mut self, ip: IpAddr, now: Instant) {
+        let former = self.core.local().addr;
+        match self.core.relocate(ip, now) {
+            Ok(()) => info!(
+                "this host's address is {ip} now instead of {}; known to the cluster as {}",
+                former.ip(),
+                self.core.local().addr
+            ),
+            Err(error) => error!("cannot go on at {ip} instead of {}: {error}", former.ip()),
+        }
     }
 
     fn answer(&mut self, request: Request, now: Instant) {
