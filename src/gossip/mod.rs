@@ -233,7 +233,7 @@ pub fn spawn(
         company: company_sender,
         outbox: Outbox::default(),
         exchanges: JoinSet::new(),
-        warnings: Warnings::new(now),
+        warnings: Warnings::default(),
     };
     let waiting = seeds::tell_of_silence(settings.seeds.clone(), company.clone());
     let following = settings.found.then(|| {
