@@ -66,6 +66,7 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
     let gossip = Gossip::default();
     let settings = gossip::Settings {
         advertise: args.gossip,
+        found: args.advertise.is_none() && args.gossip.ip().is_unspecified(),
         cluster: args.gossip_args.cluster.clone(),
         keyring,
         seeds: args.join.clone(),

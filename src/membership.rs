@@ -3,7 +3,13 @@
 //! Plain types shared by gossip (which carries them), the pool (which turns
 //! them into servers) and the agent (which announces one). No I/O here.
 
-use std::{cmp::Ordering, collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -118,15 +124,16 @@ impl fmt::Debug for Name {
     }
 }
 
-/// One life of a node: its gossip address, and the moment it started.
+/// One life of a node: its gossip address, and the moment it started there.
 ///
-/// A node that restarts keeps its name but gets a new id, so a late word
-/// about its former life is never taken for one about the present.
+/// A node that restarts, or goes on at another address, keeps its name but
+/// gets a new id, so a late word about its former life is never taken for one
+/// about the present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MemberId {
     /// Where the node speaks gossip.
     pub addr: SocketAddr,
-    /// Unix time of its start in milliseconds; a later life has a larger one.
+    /// Unix time of that start in milliseconds; a later life has a larger one.
     pub epoch: u64,
 }
 
@@ -137,6 +144,17 @@ pub struct Meta {
     pub name: Name,
     /// What the node is there for.
     pub role: Role,
+}
+
+impl Meta {
+    /// The same of a node whose host has this address: its server is there too.
+    #[must_use]
+    pub fn at(mut self, ip: IpAddr) -> Self {
+        if let Role::Server(announcement) = &mut self.role {
+            announcement.addr.set_ip(ip);
+        }
+        self
+    }
 }
 
 /// What a node is there for.

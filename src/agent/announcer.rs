@@ -53,6 +53,8 @@ struct Joined {
     handle: Handle,
     meta: Meta,
     app: SocketAddr,
+    /// Whether the app's address is the one that gossip follows.
+    found: bool,
     _keys: AbortOnDropHandle<()>,
     _events: mpsc::Receiver<MemberEvent>,
 }
@@ -89,10 +91,13 @@ impl Announcer {
     }
 
     /// Joins the cluster once the address is known, and returns where the app
-    /// is announced to be. Cancel safe. Never returns a second time.
-    pub(super) async fn joined(&mut self) -> Result<SocketAddr, StartError> {
-        let State::Looking { address, .. } = &mut self.state else {
-            return std::future::pending().await;
+    /// is announced to be; from then on, where it is whenever that changes.
+    /// Cancel safe.
+    pub(super) async fn placed(&mut self) -> Result<SocketAddr, StartError> {
+        let address = match &mut self.state {
+            State::Looking { address, .. } => address,
+            State::Joined(joined) => return Ok(joined.moved().await),
+            State::Silent => return std::future::pending().await,
         };
         let Ok(address) = address.await else {
             return std::future::pending().await;
@@ -166,6 +171,7 @@ impl Settings {
 
 impl Plan {
     fn join(self, address: IpAddr, phase: Phase) -> Result<Joined, StartError> {
+        let found = self.settings.known_address().is_none();
         let app = SocketAddr::new(address, self.settings.port);
         let meta = self.settings.meta(app, phase);
         let Settings {
@@ -177,6 +183,7 @@ impl Plan {
         }
         let settings = gossip::Settings {
             advertise,
+            found,
             cluster: gossip_args.cluster.clone(),
             keyring: self.keyring,
             seeds,
@@ -193,6 +200,7 @@ impl Plan {
             handle,
             meta,
             app,
+            found,
             _keys: AbortOnDropHandle::new(keys),
             _events: unread,
         })
@@ -200,11 +208,26 @@ impl Plan {
 }
 
 impl Joined {
+    /// Waits until the app is to be found at another address, and returns it.
+    async fn moved(&mut self) -> SocketAddr {
+        loop {
+            let ip = self.handle.local().addr.ip();
+            if self.found && self.app.ip() != ip {
+                self.app.set_ip(ip);
+                return self.app;
+            }
+            if !self.handle.changed().await {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     fn say(&mut self, phase: Phase) {
         if let Role::Server(announcement) = &mut self.meta.role {
             announcement.phase = phase;
         }
-        // It was accepted at the start, and a phase takes the same room.
+        // It was accepted at the start, and a phase takes the same room. Where
+        // the app is, gossip knows better.
         if let Err(err) = self.handle.update(self.meta.clone()) {
             error!("{err}");
         }

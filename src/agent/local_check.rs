@@ -29,8 +29,17 @@ impl LocalCheck {
     /// Begins to look, the first time at once. Until then the app counts as
     /// not accepting.
     pub(super) fn start(addr: SocketAddr, check: Check) -> Self {
-        let (report, accepting) = watch::channel(false);
-        let task = tokio::spawn(keep_looking(addr, check, report));
+        Self::begin(Verdict::Starting, addr, check)
+    }
+
+    /// Goes on looking at another address, at an app that was accepting.
+    pub(super) fn go_on(addr: SocketAddr, check: Check) -> Self {
+        Self::begin(Verdict::Accepting { failures: 0 }, addr, check)
+    }
+
+    fn begin(verdict: Verdict, addr: SocketAddr, check: Check) -> Self {
+        let (report, accepting) = watch::channel(verdict.accepts());
+        let task = tokio::spawn(keep_looking(verdict, addr, check, report));
         Self {
             accepting,
             _task: AbortOnDropHandle::new(task),
@@ -46,9 +55,13 @@ impl LocalCheck {
     }
 }
 
-async fn keep_looking(addr: SocketAddr, check: Check, report: watch::Sender<bool>) {
+async fn keep_looking(
+    mut verdict: Verdict,
+    addr: SocketAddr,
+    check: Check,
+    report: watch::Sender<bool>,
+) {
     let host = addr.to_string();
-    let mut verdict = Verdict::Starting;
     let mut hint_at = Some(Instant::now() + PATIENCE);
     loop {
         let began = Instant::now();
@@ -150,6 +163,16 @@ mod tests {
                 .as_millis(),
             100
         );
+    }
+
+    #[tokio::test]
+    async fn an_app_that_does_not_accept_at_its_new_address_is_found_out() {
+        let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = reserved.local_addr().unwrap();
+        drop(reserved);
+        let mut check = LocalCheck::go_on(addr, Check::Tcp);
+        let accepting = timeout(DEADLINE, check.changed()).await;
+        assert!(!accepting.expect("it is found out"));
     }
 
     #[tokio::test]

@@ -272,7 +272,7 @@ enum Event {
     ProcessEnded(Pid, Exit),
     AppDue,
     Accepting(bool),
-    Joined(Result<SocketAddr, StartError>),
+    Placed(Result<SocketAddr, StartError>),
 }
 
 /// Why an agent does not go on.
@@ -300,8 +300,8 @@ impl Agent {
                     self.app_due();
                 }
                 Event::Accepting(accepting) => self.accepting(accepting),
-                Event::Joined(Ok(app)) => self.joined(app),
-                Event::Joined(Err(err)) => return End::Failed(err),
+                Event::Placed(Ok(app)) => self.placed(app),
+                Event::Placed(Err(err)) => return End::Failed(err),
             }
             if let Some(exit) = self.app.as_ref().and_then(App::over) {
                 return End::AppOver(exit);
@@ -318,7 +318,7 @@ impl Agent {
             signal = self.signals.next() => Event::Signal(signal),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::AppDue,
             accepting = changed(&mut self.local_check) => Event::Accepting(accepting),
-            joined = self.announcer.joined() => Event::Joined(joined),
+            placed = self.announcer.placed() => Event::Placed(placed),
         }
     }
 
@@ -362,10 +362,16 @@ impl Agent {
         }
     }
 
-    fn joined(&mut self, app: SocketAddr) {
+    /// The app is announced at this address, at first or from now on.
+    fn placed(&mut self, app: SocketAddr) {
         let before = std::mem::replace(&mut self.target, Target::Announced(app));
-        if before != self.target {
-            self.look_at_app();
+        match (before, &self.check) {
+            (before, _) if before == self.target => {}
+            // It was seen to accept; that holds until the contrary is seen.
+            (Target::Announced(_), Some(check)) if self.announcer.phase() == Phase::Ready => {
+                self.local_check = Some(LocalCheck::go_on(app, check.clone()));
+            }
+            _ => self.look_at_app(),
         }
     }
 
@@ -467,7 +473,7 @@ impl Agent {
                         return ControlFlow::Break(());
                     }
                 }
-                Event::Accepting(_) | Event::Joined(_) => {}
+                Event::Accepting(_) | Event::Placed(_) => {}
             }
         }
     }
@@ -504,6 +510,7 @@ mod tests {
             let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
             let settings = gossip::Settings {
                 advertise: addr,
+                found: false,
                 cluster: "test".parse().unwrap(),
                 keyring: Keyring::default(),
                 seeds: Vec::new(),

@@ -34,7 +34,7 @@ pub struct AgentArgs {
     )]
     pub service: Name,
     /// Address where load balancers reach the app [default: the one this host
-    /// has towards --join]
+    /// has towards --join, followed when it changes]
     #[arg(long, value_name = "IP", env = "TIDINGS_ADDRESS")]
     pub address: Option<IpAddr>,
     /// Share of the requests beside the other servers', 0 to 256

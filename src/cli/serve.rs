@@ -119,7 +119,8 @@ pub struct ServeArgs {
     )]
     #[arg(help_heading = "Gossip")]
     pub gossip: SocketAddr,
-    /// Address that others reach this node's gossip at [default: found]
+    /// Address that others reach this node's gossip at [default: found, and
+    /// followed when it changes]
     #[arg(
         long,
         value_name = "IP[:PORT]",

@@ -7,6 +7,7 @@
 //! node to the others.
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
@@ -19,7 +20,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use super::{
     Declaration, Demand, Published,
@@ -31,12 +32,12 @@ use super::{
     sync::{self, Request},
     wire::{Counters, DropReason, Envelope, MAX_PACKET},
 };
-use crate::membership::{MemberEvent, MemberId};
+use crate::membership::{MemberEvent, MemberId, Meta};
 
 /// Datagrams taken in one round, so that a flood cannot keep timers waiting.
 const MAX_DRAINED: usize = 256;
-/// Of all warnings about packets, at most one in this time.
-const WARNING_PAUSE: Duration = Duration::from_secs(1);
+/// Of warnings about packets for the same reason, at most one in this time.
+const WARNING_PAUSE: Duration = Duration::from_mins(1);
 
 /// What the driver works with.
 pub(super) struct Driver {
@@ -54,6 +55,10 @@ pub(super) struct Driver {
     pub(super) drops: mpsc::Receiver<Dropped>,
     /// Balancers whose end of our lifeline closed.
     pub(super) lost: mpsc::Receiver<MemberId>,
+    /// Where this host is to be reached now.
+    pub(super) moves: mpsc::Receiver<IpAddr>,
+    /// Whether the own address was found, and the server announced is there.
+    pub(super) found: bool,
     pub(super) keeper: Keeper,
     pub(super) events: mpsc::Sender<MemberEvent>,
     pub(super) published: watch::Sender<Published>,
@@ -75,6 +80,7 @@ enum Input {
     Line(LineNews),
     Dropped(Dropped),
     Lost(MemberId),
+    Moved(IpAddr),
     Exchanged(io::Result<Roster>),
     RoomForEvent,
 }
@@ -91,10 +97,7 @@ impl Driver {
             match input {
                 Input::Abandoned => return,
                 Input::Demand(Demand { leave: true, .. }) => self.core.leave(now),
-                Input::Demand(Demand { meta, .. }) => {
-                    // The handle has checked it; a refusal changes nothing.
-                    self.core.update(&meta, now).unwrap_or_default();
-                }
+                Input::Demand(Demand { meta, .. }) => self.update(meta, now),
                 Input::Declaration(Declaration {
                     service,
                     server,
@@ -109,6 +112,7 @@ impl Driver {
                 }
                 Input::Dropped(Dropped { from, reason }) => self.dropped(from, reason, now),
                 Input::Lost(balancer) => self.core.hunt(balancer, now),
+                Input::Moved(ip) => self.relocate(ip, now),
                 Input::Exchanged(Ok(roster)) => {
                     Counters::add(&self.counters.synced);
                     self.core.merge(roster, now);
@@ -146,6 +150,7 @@ impl Driver {
             Some(seeds) = self.seeds.recv() => Input::Seeds(seeds),
             Some(news) = self.lines.recv() => Input::Line(news),
             Some(balancer) = self.lost.recv() => Input::Lost(balancer),
+            Some(ip) = self.moves.recv() => Input::Moved(ip),
             Some(dropped) = self.drops.recv() => Input::Dropped(dropped),
             Some(request) = self.requests.recv() => Input::Request(request),
             Some(exchanged) = self.exchanges.join_next() => {
@@ -165,6 +170,29 @@ impl Driver {
         self.tell(now);
         self.send_all();
         self.start_exchanges();
+    }
+
+    fn update(&mut self, meta: Meta, now: Instant) {
+        let meta = if self.found {
+            // Whoever said it may not know yet that the address has changed.
+            meta.at(self.core.local().addr.ip())
+        } else {
+            meta
+        };
+        // The handle has checked it; a refusal changes nothing.
+        self.core.update(&meta, now).unwrap_or_default();
+    }
+
+    fn relocate(&mut self, ip: IpAddr, now: Instant) {
+        let former = self.core.local().addr;
+        match self.core.relocate(ip, now) {
+            Ok(()) => info!(
+                "this host's address is {ip} now instead of {}; known to the cluster as {}",
+                former.ip(),
+                self.core.local().addr
+            ),
+            Err(error) => error!("cannot go on at {ip} instead of {}: {error}", former.ip()),
+        }
     }
 
     fn answer(&mut self, request: Request, now: Instant) {
@@ -269,28 +297,55 @@ impl Driver {
     }
 }
 
-/// Warnings about packets: whoever can send one must not fill the log.
-#[derive(Debug)]
+/// Warnings about packets, for each reason: whoever can send one must not fill
+/// the log.
+#[derive(Debug, Default)]
 pub(super) struct Warnings {
-    next: Instant,
-    untold: u64,
+    /// By reason, when the next may be told, and how many have not been.
+    told: HashMap<DropReason, (Instant, u64)>,
 }
 
 impl Warnings {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            next: now,
-            untold: 0,
+    fn dropped(&mut self, from: SocketAddr, reason: DropReason, now: Instant) {
+        match self.count(reason, now) {
+            Some(1) => warn!(%from, %reason, "dropped a gossip packet"),
+            Some(packets) => {
+                warn!(%from, %reason, packets, "dropped gossip packets, the last one from there");
+            }
+            None => {}
         }
     }
 
-    fn dropped(&mut self, from: SocketAddr, reason: DropReason, now: Instant) {
-        if now < self.next {
-            self.untold += 1;
-            return;
+    /// Counts a packet; how many there are to tell of, if it is time to.
+    fn count(&mut self, reason: DropReason, now: Instant) -> Option<u64> {
+        let (next, untold) = self.told.entry(reason).or_insert((now, 0));
+        *untold += 1;
+        if now < *next {
+            return None;
         }
-        self.next = now + WARNING_PAUSE;
-        let untold = std::mem::take(&mut self.untold);
-        warn!(%from, %reason, untold, "dropped a gossip packet");
+        *next = now + WARNING_PAUSE;
+        Some(std::mem::take(untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_reason_the_first_packet_is_told_and_once_a_minute_how_many_more() {
+        let (mut warnings, start) = (Warnings::default(), Instant::now());
+        let mut told = |reason, seconds| {
+            let now = start + Duration::from_secs(seconds);
+            warnings.count(reason, now)
+        };
+        let (key, foreign) = (DropReason::BadKey, DropReason::Foreign);
+        assert_eq!(told(key, 0), Some(1));
+        assert_eq!(told(foreign, 1), Some(1));
+        let quiet = (1..60).filter_map(|second| told(key, second));
+        assert_eq!(quiet.count(), 0);
+        assert_eq!(told(key, 60), Some(60));
+        assert_eq!(told(key, 61), None);
+        assert_eq!(told(foreign, 1000), Some(1));
     }
 }

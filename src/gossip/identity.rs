@@ -1,6 +1,9 @@
 //! Who a node is on the wire: its address, which life it is in, what it says.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -130,6 +133,18 @@ impl Id {
             epoch,
             generation: 0,
             ..self.clone()
+        }
+    }
+
+    /// The same node in a later life, on a host that has this address now.
+    pub(super) fn moved(&self, ip: IpAddr, epoch: u64) -> Result<Self, MetaError> {
+        let addr = SocketAddr::new(ip, self.addr.port());
+        match self.meta() {
+            Some(meta) => Self::new(addr, epoch, &meta.at(ip)),
+            None => Ok(Self {
+                addr,
+                ..self.reborn(epoch)
+            }),
         }
     }
 
@@ -279,7 +294,7 @@ pub fn check_meta(meta: &Meta) -> Result<(), MetaError> {
 
 pub(super) fn reachable(addr: SocketAddr) -> bool {
     let ip = addr.ip().to_canonical();
-    let broadcast = matches!(ip, std::net::IpAddr::V4(v4) if v4.is_broadcast());
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 

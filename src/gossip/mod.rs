@@ -17,6 +17,7 @@ mod frame;
 mod identity;
 mod lifeline;
 mod outbox;
+mod own_address;
 mod port;
 mod profile;
 mod records;
@@ -52,7 +53,8 @@ use self::{
 };
 pub use self::{
     identity::{MAX_TAG_VALUE, MetaError, check_meta, check_tag},
-    seeds::{DEFAULT_PORT, Seed, SeedError, local_address},
+    own_address::local_address,
+    seeds::{DEFAULT_PORT, Seed, SeedError},
     wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
 };
 use crate::membership::{MemberEvent, MemberId, MemberView, Meta, Name, Wish};
@@ -66,6 +68,8 @@ const REQUEST_QUEUE: usize = 32;
 /// As many as are kept: whoever sets a whole cluster's servers at once finds
 /// room.
 const DECLARATION_QUEUE: usize = records::MAX_RECORDS;
+/// Whoever finds the own address waits while the last one is not taken on.
+const MOVE_QUEUE: usize = 1;
 /// Whoever watches a lifeline waits while as many have something to tell.
 const LINE_QUEUE: usize = 64;
 /// Whoever dropped a frame waits while as many are to be counted.
@@ -109,6 +113,11 @@ impl Sockets {
 pub struct Settings {
     /// Where the others reach this node; port 0 means the one it is bound to.
     pub advertise: SocketAddr,
+    /// Whether the IP address of `advertise` is what [`local_address`] found.
+    /// The node then goes on at another one when this host loses it, and what
+    /// it announces moves along: a server announced by such a node is always
+    /// at the node's own address.
+    pub found: bool,
     /// Nodes of another cluster are not heard.
     pub cluster: Name,
     /// The keys that all nodes share; none means plain text.
@@ -176,8 +185,9 @@ pub fn spawn(
     events: mpsc::Sender<MemberEvent>,
 ) -> Result<Handle, StartError> {
     let now = Instant::now();
+    let addr = advertised(&settings, &sockets)?;
     let core = Core::new(&Birth {
-        addr: advertised(&settings, &sockets)?,
+        addr,
         meta: settings.meta.clone(),
         unix_ms: unix_ms(),
         now,
@@ -203,6 +213,7 @@ pub fn spawn(
     let (line_sender, lines) = mpsc::channel(LINE_QUEUE);
     let (drop_sender, drops) = mpsc::channel(DROP_QUEUE);
     let (lost_sender, lost) = mpsc::channel(LINE_QUEUE);
+    let (move_sender, moves) = mpsc::channel(MOVE_QUEUE);
 
     let driver = Driver {
         core,
@@ -216,15 +227,21 @@ pub fn spawn(
         lines,
         drops,
         lost,
+        moves,
+        found: settings.found,
         keeper: Keeper::new(Arc::clone(&envelope), lost_sender),
         events,
         published: publish,
         company: company_sender,
         outbox: Outbox::default(),
         exchanges: JoinSet::new(),
-        warnings: Warnings::new(now),
+        warnings: Warnings::default(),
     };
     let waiting = seeds::tell_of_silence(settings.seeds.clone(), company.clone());
+    let following = settings.found.then(|| {
+        let seeds = settings.seeds.clone();
+        own_address::follow(addr.ip(), seeds, company.clone(), move_sender)
+    });
     let resolving = seeds::resolve_for_ever(settings.seeds, company, seed_sender);
     let inbox = Inbox {
         requests: request_sender,
@@ -238,6 +255,7 @@ pub fn spawn(
         helpers.spawn(waiting);
         helpers.spawn(resolving);
         helpers.spawn(serving);
+        following.map(|following| helpers.spawn(following));
         driver.run().await;
     });
     Ok(Handle {
@@ -290,7 +308,8 @@ impl Handle {
         self.published.changed().await.is_ok()
     }
 
-    /// This node's own id.
+    /// This node's own id. Its address may change, see [`Settings::found`];
+    /// [`Handle::changed`] tells.
     pub fn local(&self) -> MemberId {
         self.published.borrow().local
     }
@@ -361,6 +380,7 @@ mod tests {
             .map(|seed| seed.handle.local().addr.to_string().parse().unwrap());
         let settings = Settings {
             advertise: addr,
+            found: false,
             cluster: "test".parse().unwrap(),
             keyring,
             seeds: seeds.collect(),
@@ -664,6 +684,7 @@ mod tests {
         let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let settings = Settings {
             advertise: "0.0.0.0:7946".parse().unwrap(),
+            found: false,
             cluster: "test".parse().unwrap(),
             keyring: Keyring::default(),
             seeds: Vec::new(),

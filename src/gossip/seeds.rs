@@ -3,13 +3,7 @@
 //! Seeds may start after the nodes that look for them, and change their
 //! address while they run, so they are resolved for ever.
 
-use std::{
-    collections::BTreeSet,
-    fmt, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    str::FromStr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, io, net::SocketAddr, str::FromStr, time::Duration};
 
 use tokio::{
     net::lookup_host,
@@ -107,7 +101,15 @@ impl fmt::Display for Seed {
 }
 
 impl Seed {
-    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    /// A host at the default port.
+    pub(super) fn at_default_port(host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            port: DEFAULT_PORT,
+        }
+    }
+
+    pub(super) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let found = timeout(
             RESOLVE_TIMEOUT,
             lookup_host((self.host.as_str(), self.port)),
@@ -201,7 +203,7 @@ async fn heard(company: &mut watch::Receiver<Company>) -> bool {
     found.is_ok()
 }
 
-async fn resolve_all(seeds: &mut [Watched]) -> Vec<SocketAddr> {
+pub(super) async fn resolve_all(seeds: &mut [Watched]) -> Vec<SocketAddr> {
     let mut addresses = BTreeSet::new();
     for seed in seeds {
         addresses.extend(seed.resolve().await);
@@ -210,7 +212,7 @@ async fn resolve_all(seeds: &mut [Watched]) -> Vec<SocketAddr> {
 }
 
 /// A seed, and whether its name resolves; says so when that changes.
-struct Watched {
+pub(super) struct Watched {
     seed: Seed,
     failing: bool,
     /// What it last resolved to: a resolver that fails for a while does not
@@ -219,7 +221,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(seed: Seed) -> Self {
+    pub(super) fn new(seed: Seed) -> Self {
         Self {
             seed,
             failing: false,
@@ -252,55 +254,6 @@ impl Watched {
         }
         self.addresses.clone()
     }
-}
-
-/// The address to tell the others, where none is set: the one the kernel
-/// would send from towards the first seed that resolves, waiting until one
-/// does; without seeds, from which it would reach the world, or what the own
-/// name resolves to, or loopback.
-pub async fn local_address(seeds: &[Seed]) -> IpAddr {
-    if seeds.is_empty() {
-        return lonely_address().await;
-    }
-    let start = Instant::now();
-    let mut seeds: Vec<_> = seeds.iter().cloned().map(Watched::new).collect();
-    loop {
-        let addresses = resolve_all(&mut seeds).await;
-        if let Some(ip) = addresses.into_iter().find_map(source_towards) {
-            return ip;
-        }
-        sleep(pause_alone(start.elapsed())).await;
-    }
-}
-
-async fn lonely_address() -> IpAddr {
-    // An address of documentation: no packet goes there, only its route counts.
-    let outside = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), DEFAULT_PORT));
-    if let Some(ip) = source_towards(outside) {
-        return ip;
-    }
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let own = Seed {
-        host: name.trim().to_owned(),
-        port: DEFAULT_PORT,
-    };
-    let found = own.resolve().await.unwrap_or_default();
-    found
-        .first()
-        .map_or(Ipv4Addr::LOCALHOST.into(), SocketAddr::ip)
-}
-
-/// Connecting a UDP socket sends nothing: it only picks the way.
-fn source_towards(target: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = if target.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any).ok()?;
-    socket.connect(target).ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_unspecified()).then_some(ip)
 }
 
 #[cfg(test)]
@@ -338,12 +291,6 @@ mod tests {
     fn a_lone_node_tries_four_times_a_second_and_then_calms_down() {
         let pause = |secs| pause_alone(Duration::from_secs(secs)).as_millis();
         assert_eq!((pause(0), pause(59), pause(3600)), (250, 1000, 1000));
-    }
-
-    #[tokio::test]
-    async fn towards_loopback_the_address_is_loopback() {
-        let seed = "127.0.0.1:9".parse().unwrap();
-        assert_eq!(local_address(&[seed]).await, Ipv4Addr::LOCALHOST);
     }
 
     #[tokio::test(start_paused = true)]

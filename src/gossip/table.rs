@@ -70,6 +70,14 @@ impl Table {
         }
     }
 
+    /// Drops the row of a member whose address is another's now.
+    pub(super) fn evict(&mut self, addr: SocketAddr) {
+        if let Some(row) = self.rows.remove(&addr) {
+            self.events.extend(row.up.map(MemberEvent::Left));
+            self.changed = true;
+        }
+    }
+
     /// Drops the rows of members that have been gone for long.
     pub(super) fn expire(&mut self, now: Instant) {
         let before = self.rows.len();
@@ -139,7 +147,7 @@ impl Row {
         now: Instant,
         events: &mut VecDeque<MemberEvent>,
     ) {
-        let news = self.adopt(member.id());
+        let news = self.adopt(member.id(), events);
         self.incarnation = member.incarnation();
         let before = self.state;
         self.state = state_of(member, self.meta.as_ref());
@@ -159,11 +167,17 @@ impl Row {
     }
 
     /// Takes over a new identity; tells whether the outside must hear of it.
-    fn adopt(&mut self, id: &Id) -> bool {
+    fn adopt(&mut self, id: &Id, events: &mut VecDeque<MemberEvent>) -> bool {
         if self.id == *id {
             return false;
         }
         let meta = id.meta();
+        let name = |meta: &Option<Meta>| meta.as_ref().map(|meta| meta.name.clone());
+        if meta.is_some() && name(&meta) != name(&self.meta) {
+            // The address is another node's now: at it, nobody is left of
+            // the former one.
+            events.extend(self.up.take().map(MemberEvent::Left));
+        }
         let news = self.id.epoch() != id.epoch() || self.meta != meta;
         self.id = id.clone();
         self.meta = meta;
@@ -310,6 +324,19 @@ mod tests {
         let (first, second) = (id(1), id(2));
         let seen = events([Known::alive(first.clone()), Known::alive(second.clone())]);
         assert_eq!(seen, [up(&first), up(&second)]);
+    }
+
+    #[test]
+    fn whose_address_is_another_nodes_has_left_it() {
+        let first = id(1);
+        let other = Meta {
+            name: "s2".parse().unwrap(),
+            ..meta(Phase::Ready)
+        };
+        let second = Id::new(first.addr(), 2, &other).unwrap();
+        let seen = events([Known::alive(first.clone()), Known::alive(second.clone())]);
+        let left = MemberEvent::Left(first.member_id());
+        assert_eq!(seen, [up(&first), left, up(&second)]);
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl<T> Timers<T> {
         self.heap.pop().map(|Reverse(entry)| entry.timer)
     }
 
+    /// Forgets every timer that `which` picks.
+    pub(super) fn cancel(&mut self, which: impl Fn(&T) -> bool) {
+        self.heap.retain(|Reverse(entry)| !which(&entry.timer));
+    }
+
     /// Moves every timer that `which` picks by `delay`.
     pub(super) fn postpone(&mut self, delay: Duration, which: impl Fn(&T) -> bool) {
         self.heap = std::mem::take(&mut self.heap)

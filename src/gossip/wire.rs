@@ -65,7 +65,7 @@ pub(super) enum Kind {
 }
 
 /// Why a packet was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DropReason {
     /// Not gossip of this program, or of a version it does not know.
     #[error("it is not a Tidings gossip packet")]

@@ -518,6 +518,8 @@ impl State {
         if self.entries.len() >= MOST_SERVERS {
             return vec![Event::plain(name, Change::Refused)];
         }
+        // It may have waited for the one before it to go.
+        self.rivals.remove(&id);
         let (sid, live) = self.figures_for(&name);
         let life = self.begin_life();
         let mut entry = Entry::from_gossip(sid, life, live, id, announced, now);
@@ -1524,6 +1526,22 @@ mod tests {
         pool.apply(wanted("s1", Wish::State(Admin::Maint)));
         assert!(pool.apply(Input::Removed("s1".parse().unwrap())).is_empty());
         assert_eq!(pool.status("s1"), Status::Maint);
+    }
+
+    #[test]
+    fn who_comes_after_a_goodbye_is_no_second_node_of_the_name() {
+        let mut pool = Pool::new(Vec::new());
+        pool.up("s1", 1, Phase::Ready);
+        let mut next = member("s1", 2, Phase::Down);
+        next.id.addr = "127.0.0.9:7946".parse().unwrap();
+        pool.apply(Input::Member(MemberEvent::Up(next.clone())));
+        pool.apply(Input::Member(MemberEvent::Left(id("s1", 1))));
+        if let Role::Server(announced) = &mut next.meta.role {
+            announced.phase = Phase::Ready;
+        }
+        pool.apply(Input::Member(MemberEvent::Up(next)));
+        assert_eq!(pool.rotation(), ["s1"]);
+        assert_eq!(pool.after(10 * SECOND), []);
     }
 
     fn any_input() -> impl Strategy<Value = Input> {

@@ -385,6 +385,18 @@ mod tests {
     }
 
     #[test]
+    fn two_nodes_of_one_name_are_a_warning() {
+        let mut words = Words::new("nodes".into(), &Snapshot::default());
+        let clash = Event {
+            what: Change::Clash,
+            ..became(Status::Up)
+        };
+        let lines = words.tell(&clash, None, roll(1));
+        let gravities: Vec<Gravity> = lines.iter().map(|(gravity, _)| *gravity).collect();
+        assert_eq!(gravities, [Gravity::Warning]);
+    }
+
+    #[test]
     fn what_haproxy_does_not_know_stands_behind_its_sentence() {
         let mut words = Words::new("nodes".into(), &Snapshot::default());
         words.tell(&became(Status::Up), None, roll(1));

@@ -13,6 +13,7 @@
 //! measures how clusters of different sizes do.
 
 mod chaos;
+mod moves;
 mod partitions;
 mod report;
 mod tests;
@@ -239,6 +240,15 @@ impl Sim {
 
     fn freeze(&mut self, node: usize, time: Duration) {
         self.nodes.get_mut(&node).unwrap().frozen_until = self.now + time;
+    }
+
+    /// A node's host gets the address of `to`, by which the node is known here
+    /// from now on. What was sent to the former one is lost.
+    fn relocate(&mut self, node: usize, to: usize) {
+        let mut moving = self.nodes.remove(&node).unwrap();
+        moving.wake = None;
+        self.nodes.insert(to, moving);
+        self.act(to, |core, now| core.relocate(addr(to).ip(), now).unwrap());
     }
 
     /// Cuts these off from the others.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Deref,
     time::{Duration, Instant},
 };
@@ -49,6 +49,14 @@ impl Balancer {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let [http, stats, admin] = [80, 1936, 9999].map(|port| host.addr(port));
         Self::start_at(host.place(), [http, stats, host.gossip(), admin], flags)
+    }
+
+    /// Starts one on a host that finds out itself where others reach its gossip.
+    pub(crate) fn start_finding_itself(host: &Host, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let [http, stats, admin] = [80, 1936, 9999].map(|port| host.addr(port));
+        let anywhere = (Ipv4Addr::UNSPECIFIED, 7946).into();
+        Self::start_at(host.place(), [http, stats, anywhere, admin], flags)
     }
 
     /// Starts one again at the addresses of this one, which must have ended.
@@ -210,6 +218,16 @@ impl Server {
         let seed = balancer.gossip.to_string();
         let args = agent(&host.name, &seed, addr, host.gossip());
         Self::run(host.place(), &host.name, addr, args)
+    }
+
+    /// Starts one on a host, under its name, that finds out itself where others
+    /// reach it.
+    pub(crate) fn start_finding_itself(host: &Host, seed: SocketAddr) -> Self {
+        let (name, seed) = (host.name.as_str(), seed.to_string());
+        let args = ["agent", "--name", name, "--port", "3000", "--join", &seed];
+        let args = args.map(str::to_owned).into();
+        let anywhere = (Ipv4Addr::UNSPECIFIED, 3000).into();
+        Self::run(host.place(), name, anywhere, args)
     }
 
     fn run(place: Place, name: &str, addr: SocketAddr, mut args: Vec<String>) -> Self {

@@ -84,7 +84,7 @@ pub(crate) struct Network {
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
     pub(crate) name: String,
-    number: u8,
+    pub(crate) number: u8,
 }
 
 /// What a cable carries.
@@ -161,6 +161,24 @@ impl Host {
     /// For processes that are to run there.
     pub(crate) fn place(&self) -> Place {
         Place::Host(self.name.clone())
+    }
+
+    /// Takes its address at a switch away.
+    pub(crate) fn lose_address(&self, cable: Cable) {
+        self.change_address("del", cable, self.number);
+    }
+
+    /// Gives it the address at a switch that a host of that number would have.
+    pub(crate) fn gain_address(&self, cable: Cable, number: u8) -> Ipv4Addr {
+        self.change_address("add", cable, number);
+        cable.addr(number)
+    }
+
+    fn change_address(&self, change: &str, cable: Cable, number: u8) {
+        let (name, switch, addr) = (&self.name, cable.switch(), cable.addr(number));
+        run(&format!(
+            "ip -n {name} addr {change} {addr}/24 dev {switch}"
+        ));
     }
 
     /// Pulls a cable at the switch: what is on its way to or from the host

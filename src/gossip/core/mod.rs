@@ -5,6 +5,8 @@
 //! never reads a clock, never logs and never waits, so a simulation can run
 //! many of them over virtual time.
 
+mod moving;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
@@ -128,7 +130,7 @@ pub(super) struct Birth {
 
 /// One node of the cluster.
 pub(super) struct Core {
-    foca: Foca<Id, PostcardCodec, StdRng, Shared>,
+    foca: Protocol,
     records: Shared,
     effects: Effects,
     table: Table,
@@ -200,18 +202,11 @@ impl Core {
     pub(super) fn new(birth: &Birth) -> Result<Self, MetaError> {
         let id = Id::new(birth.addr, birth.unix_ms, &birth.meta)?;
         let mut rng = StdRng::seed_from_u64(birth.seed);
-        let foca_rng = StdRng::seed_from_u64(rng.random());
         let mut effects = Effects::new(birth.now);
         effects.timers.set(birth.now, Due::Search);
         let records = Shared::default();
         Ok(Self {
-            foca: Foca::with_custom_broadcast(
-                id,
-                profile::running(1),
-                foca_rng,
-                PostcardCodec,
-                records.clone(),
-            ),
+            foca: protocol(id, 1, &mut rng, &records),
             records,
             effects,
             table: Table::default(),
@@ -308,9 +303,7 @@ impl Core {
             },
         };
         self.tell_on(&intent);
-        tolerate(self.foca.set_config(profile::loud(self.size)));
-        tolerate(self.foca.gossip(&mut self.effects));
-        tolerate(self.foca.set_config(profile::running(self.size)));
+        self.tell_all();
     }
 
     /// Says goodbye. It is over once [`Core::is_gone`].
@@ -411,8 +404,11 @@ impl Core {
         let own = self.foca.identity().addr();
         let now = self.effects.now;
         let seeds = self.active_seeds();
-        for member in self.foca.iter_membership_state() {
-            if member.id().addr() != own {
+        // First those that are there: who went on elsewhere is never missed.
+        for gone in [false, true] {
+            let members = self.foca.iter_membership_state();
+            let others = members.filter(|member| member.id().addr() != own);
+            for member in others.filter(|member| (member.state() == State::Down) == gone) {
                 self.table.observe(member, now);
             }
         }
@@ -663,6 +659,13 @@ impl Core {
         tolerate(self.foca.set_config(profile::running(self.size)));
         self.effects.rejoined = true;
         self.reconnect_after_rejoin();
+    }
+
+    /// Tells everyone, or as many as there are packets for, what is news.
+    fn tell_all(&mut self) {
+        tolerate(self.foca.set_config(profile::loud(self.size)));
+        tolerate(self.foca.gossip(&mut self.effects));
+        tolerate(self.foca.set_config(profile::running(self.size)));
     }
 
     /// With a new identity foca waits for a packet before it probes and
@@ -970,6 +973,15 @@ impl Core {
             .map(foca::Member::id)
             .find(|id| id.addr() == addr)
     }
+}
+
+type Protocol = Foca<Id, PostcardCodec, StdRng, Shared>;
+
+/// foca, for a node that knows nobody yet in a cluster of that size.
+fn protocol(id: Id, size: usize, rng: &mut StdRng, records: &Shared) -> Protocol {
+    let rng = StdRng::seed_from_u64(rng.random());
+    let config = profile::running(size);
+    Foca::with_custom_broadcast(id, config, rng, PostcardCodec, records.clone())
 }
 
 // === impl Effects ===
