@@ -9,6 +9,7 @@
 pub mod source;
 pub mod view;
 
+pub mod balancer;
 pub mod columns;
 pub mod csv;
 pub mod events;
