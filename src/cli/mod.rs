@@ -4,6 +4,8 @@
 pub mod admin;
 pub mod agent;
 pub mod demo;
+pub mod desk;
+pub mod events;
 pub mod health;
 pub mod look;
 pub mod serve;
@@ -51,6 +53,8 @@ pub enum Command {
     Servers(look::LookArgs),
     /// List the members of the cluster
     Members(look::LookArgs),
+    /// List what happened to servers, or follow it as it happens
+    Events(events::EventsArgs),
     /// Ask a load balancer or agent whether it is well; the exit code says so
     Healthcheck(health::HealthArgs),
     /// Print a new gossip key
