@@ -11,7 +11,8 @@ use clap::Args;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::desk::{Desk, printable};
+use super::desk::{Desk, Followed, printable};
+use crate::top::answer::Life;
 
 /// How long to wait before a load balancer that has gone is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ pub async fn run(args: EventsArgs) -> anyhow::Result<ExitCode> {
 /// is an error; whoever could be will come back.
 async fn follow(args: &EventsArgs) -> anyhow::Result<ExitCode> {
     let mut last = 0;
+    let mut life = life(&args.desk).await?;
     let mut followed = args.desk.follow(last).await?;
     loop {
         while let Ok(Some(text)) = followed.next().await {
@@ -63,17 +65,29 @@ async fn follow(args: &EventsArgs) -> anyhow::Result<ExitCode> {
             last = event.get("number").and_then(Value::as_u64).unwrap_or(last);
             say(&if args.json { text } else { line(&event) })?;
         }
-        followed = again(&args.desk, last).await;
+        followed = again(&args.desk, &mut life, last).await;
     }
 }
 
-async fn again(desk: &Desk, last: u64) -> super::desk::Followed {
+/// Goes on after event `last` once the load balancer is there again. One that
+/// was started again numbers its events anew.
+async fn again(desk: &Desk, life: &mut Life, last: u64) -> Followed {
     loop {
-        if let Ok(followed) = desk.follow(last).await {
+        sleep(AGAIN).await;
+        let Ok(now) = self::life(desk).await else {
+            continue;
+        };
+        let after = if now == *life { last } else { 0 };
+        if let Ok(followed) = desk.follow(after).await {
+            *life = now;
             return followed;
         }
-        sleep(AGAIN).await;
     }
+}
+
+async fn life(desk: &Desk) -> anyhow::Result<Life> {
+    serde_json::from_str(&desk.get("/v1/balancer").await?)
+        .map_err(|_| anyhow!("{} answers, but is no load balancer", desk.stats))
 }
 
 /// An event in one line: when, what, and how it was found out.

@@ -9,6 +9,7 @@ pub mod events;
 pub mod health;
 pub mod look;
 pub mod serve;
+pub mod top;
 
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub enum Command {
     Members(look::LookArgs),
     /// List what happened to servers, or follow it as it happens
     Events(events::EventsArgs),
+    /// Watch a running load balancer, and steer it, in a terminal
+    Top(top::TopArgs),
     /// Ask a load balancer or agent whether it is well; the exit code says so
     Healthcheck(health::HealthArgs),
     /// Print a new gossip key

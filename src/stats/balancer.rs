@@ -17,6 +17,7 @@ pub fn render(source: &Source, rows: &Rows, now: Instant) -> String {
     to_text(&BalancerJson {
         version: process.version,
         node: &process.node,
+        pid: process.pid,
         started_unix: process.started_unix,
         uptime_seconds: now.saturating_duration_since(process.started).as_secs(),
         service: source.service.as_str(),
@@ -40,6 +41,7 @@ pub fn render(source: &Source, rows: &Rows, now: Instant) -> String {
 struct BalancerJson<'a> {
     version: &'a str,
     node: &'a str,
+    pid: u32,
     started_unix: i64,
     uptime_seconds: u64,
     service: &'a str,

@@ -22,3 +22,4 @@ mod figures;
 mod http;
 mod membership;
 mod several;
+mod top;
