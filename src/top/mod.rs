@@ -12,6 +12,7 @@ pub mod model;
 pub mod order;
 mod poll;
 mod screen;
+pub mod sort;
 pub mod view;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use ratatui::{
         event, execute,
         terminal::{EnterAlternateScreen, enable_raw_mode},
     },
+    layout::{Position, Rect},
 };
 use rustix::process::{Signal, kill_current_process_group};
 use tokio::{sync::mpsc, time::Instant};
@@ -56,8 +57,11 @@ impl Screen {
         kill_current_process_group(Signal::TSTP).context("the shell")?;
         enable_raw_mode()?;
         execute!(io::stdout(), EnterAlternateScreen)?;
-        self.terminal.clear()?;
         self.terminal.hide_cursor()?;
+        // It draws everything anew, and other than `clear` it does not ask the
+        // terminal for an answer, which the thread that reads keys would take.
+        let area = Rect::from((Position::ORIGIN, self.terminal.size()?));
+        self.terminal.resize(area)?;
         Ok(())
     }
 

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::{
     fixture::{answers, model, press, server, three, type_in},
     input::{self, Effect},
-    model::{Column, Message, Mode, Model, Tab},
+    model::{Message, Mode, Model, Tab},
     order::{Change, Done, Order, Wish},
+    sort::Column,
 };
 
 /// The names that are shown, in their order.

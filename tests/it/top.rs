@@ -221,6 +221,11 @@ fn a_server_is_drained_and_made_ready_by_keys_and_the_terminal_is_given_back() {
     terminal.press("u");
     becomes(&balancer, "s2", "up");
     terminal.shows("undone: ready s2");
+    // Nobody is there to stop it for, so it goes on at once.
+    terminal.press("\u{1a}");
+    eventually("the terminal is taken again", || {
+        (terminal.written().matches(ENTER).count() == 2).then_some(())
+    });
     terminal.press("+");
     eventually("s2 weighs 2", || {
         (balancer.server("s2")["weight"] == 2).then_some(())

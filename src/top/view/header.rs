@@ -8,7 +8,7 @@ use ratatui::{
 
 use super::{
     Scene, cut,
-    theme::STRONG,
+    theme::{QUIET, STRONG},
     words::{bars, count, long_age, millis, wrapped},
 };
 use crate::top::{
@@ -49,7 +49,7 @@ impl Scene<'_> {
         let cookie = cookie.map_or("no cookie".to_owned(), |name| format!("cookie {name}"));
         let left = [
             (" Tidings".to_owned(), STRONG),
-            (format!(" {}", balancer.version), theme.quiet()),
+            (format!(" {}", balancer.version), QUIET),
             (format!("  {}", balancer.node), theme.accent()),
             (
                 format!("  up {}", long_age(balancer.uptime_seconds)),
@@ -60,7 +60,7 @@ impl Scene<'_> {
         let right = self.pool(balancer);
         let mut line = Line::from_iter(left.map(|(text, style)| Span::styled(text, style)));
         let room = usize::from(width).saturating_sub(line.width() + right.width() + 2);
-        line.push_span(Span::styled(cut(&about, room), theme.quiet()));
+        line.push_span(Span::styled(cut(&about, room), QUIET));
         let gap = usize::from(width).saturating_sub(line.width() + right.width() + 1);
         line.push_span(Span::raw(" ".repeat(gap)));
         line.push_span(right);
@@ -99,26 +99,23 @@ impl Scene<'_> {
         let groups = [
             [
                 (count(balancer.requests_per_second), STRONG),
-                (" req/s ".to_owned(), theme.quiet()),
+                (" req/s ".to_owned(), QUIET),
                 (bars(&rates, most), theme.chart()),
             ],
             [
                 (count(balancer.connections), STRONG),
-                (sessions.to_owned(), theme.quiet()),
-                (
-                    format!(", {} active", count(balancer.active)),
-                    theme.quiet(),
-                ),
+                (sessions.to_owned(), QUIET),
+                (format!(", {} active", count(balancer.active)), QUIET),
             ],
             [
                 (format!("{errors:.1}"), error_style),
-                (" errors/s".to_owned(), theme.quiet()),
+                (" errors/s".to_owned(), QUIET),
                 (String::new(), Style::new()),
             ],
             [
-                ("p50 ".to_owned(), theme.quiet()),
+                ("p50 ".to_owned(), QUIET),
                 (millis(minute.p50), Style::new()),
-                (format!(" p99 {}", millis(minute.p99)), theme.quiet()),
+                (format!(" p99 {}", millis(minute.p99)), QUIET),
             ],
         ];
         let mut line = Line::raw(" ");
@@ -138,7 +135,7 @@ impl Scene<'_> {
         let Some(why) = &self.model.silence else {
             return match self.model.answered {
                 Some(_) => Vec::new(),
-                None => vec![Line::styled(" asking…", self.theme.quiet())],
+                None => vec![Line::styled(" asking…", QUIET)],
             };
         };
         let badge = match self.model.answered {

@@ -7,7 +7,11 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{Scene, cut, lines, spans, theme::STRONG, words::age};
+use super::{
+    Scene, cut, lines, rule, spans,
+    theme::{QUIET, STRONG},
+    words::age,
+};
 use crate::top::{
     answer::{Event, Member},
     model::Tab,
@@ -18,9 +22,9 @@ impl Scene<'_> {
         if area.height < 2 {
             return;
         }
-        let [rule, body] =
+        let [top_rule, body] =
             Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
-        self.rule(&self.tabs(), &self.note_on_tab(), rule, buffer);
+        rule(&self.tabs(), &self.note_on_tab(), top_rule, buffer);
         let width = usize::from(area.width);
         let room = usize::from(body.height);
         let list = match self.model.tab {
@@ -31,20 +35,15 @@ impl Scene<'_> {
     }
 
     fn tabs(&self) -> Line<'static> {
-        let theme = self.theme;
         let tab = |name: &str, tab| {
-            let style = if self.model.tab == tab {
-                STRONG
-            } else {
-                theme.quiet()
-            };
+            let style = if self.model.tab == tab { STRONG } else { QUIET };
             (format!(" {name}"), style)
         };
         spans([
             tab("events", Tab::Events),
-            (" │".to_owned(), theme.quiet()),
+            (" │".to_owned(), QUIET),
             tab("members", Tab::Members),
-            (format!(" {} ", self.model.members.len()), theme.quiet()),
+            (format!(" {} ", self.model.members.len()), QUIET),
         ])
     }
 
@@ -53,7 +52,7 @@ impl Scene<'_> {
             Tab::Events => " latest first, UTC ",
             Tab::Members => "",
         };
-        Line::styled(note, self.theme.quiet())
+        Line::styled(note, QUIET)
     }
 
     fn events(&self, width: usize, room: usize) -> Vec<Line<'static>> {
@@ -64,7 +63,7 @@ impl Scene<'_> {
             return lines;
         }
         let nothing = "  nothing has happened to any server since the start";
-        vec![Line::styled(nothing, self.theme.quiet())]
+        vec![Line::styled(nothing, QUIET)]
     }
 
     fn event(&self, event: &Event, width: usize) -> Line<'static> {
@@ -77,9 +76,9 @@ impl Scene<'_> {
         let time = event.time.split_once('T').map_or("", |(_, time)| time);
         let time: String = time.chars().take(8).collect();
         spans([
-            (format!("  {time}  "), self.theme.quiet()),
+            (format!("  {time}  "), QUIET),
             (cut(&event.text, room), self.theme.event(&event.event)),
-            (found, self.theme.quiet()),
+            (found, QUIET),
         ])
     }
 
@@ -111,10 +110,10 @@ impl Scene<'_> {
                 format!("{:<8} ", cut(&member.state, 8)),
                 theme.member(&member.state),
             ),
-            (format!("{:>4}  ", age(member.since_seconds)), theme.quiet()),
+            (format!("{:>4}  ", age(member.since_seconds)), QUIET),
         ]);
         let room = width.saturating_sub(line.width());
-        let about = Span::styled(cut(&about, room), theme.quiet());
+        let about = Span::styled(cut(&about, room), QUIET);
         line.spans.into_iter().chain([about]).collect()
     }
 }

@@ -19,7 +19,10 @@ use ratatui::{
 use tokio::time::Instant;
 
 pub use self::theme::Theme;
-use self::{theme::SELECTED, words::wrapped};
+use self::{
+    theme::{QUIET, SELECTED},
+    words::wrapped,
+};
 use super::model::{Message, Mode, Model};
 
 /// Too small to be of use.
@@ -83,20 +86,6 @@ fn lines(lines: Vec<Line<'_>>, area: Rect, buffer: &mut Buffer) {
 }
 
 impl Scene<'_> {
-    /// A rule with a title on the left and another on the right.
-    fn rule(&self, left: &Line<'_>, right: &Line<'_>, area: Rect, buffer: &mut Buffer) {
-        let quiet = self.theme.quiet();
-        let rule = "─".repeat(area.width.into());
-        buffer.set_string(area.x, area.y, rule, quiet);
-        let x = area.x + 1;
-        let (end, _) = buffer.set_line(x, area.y, left, area.width.saturating_sub(2));
-        let width = right.width() as u16;
-        let start = area.right().saturating_sub(width + 1);
-        if start > end {
-            buffer.set_line(start, area.y, right, width);
-        }
-    }
-
     /// What was said last, or what can be done.
     fn foot(&self, width: u16) -> Vec<Line<'static>> {
         let theme = self.theme;
@@ -112,7 +101,7 @@ impl Scene<'_> {
                 Span::styled(" filter: ", theme.accent()),
                 Span::raw(self.model.filter.clone()),
                 Span::styled(" ", SELECTED),
-                Span::styled("   Enter keeps it, Esc shows all", theme.quiet()),
+                Span::styled("   Enter keeps it, Esc shows all", QUIET),
             ])],
             (_, Some(Message::Done(text))) => said(text, theme.good()),
             (_, Some(Message::Failed(text))) => said(text, theme.bad()),
@@ -142,9 +131,23 @@ impl Scene<'_> {
                 break;
             }
             line.push_span(Span::styled(key, self.theme.accent()));
-            line.push_span(Span::styled(format!(" {what}  "), self.theme.quiet()));
+            line.push_span(Span::styled(format!(" {what}  "), QUIET));
         }
         line
+    }
+}
+
+/// A rule with a title on the left and another on the right.
+fn rule(left: &Line<'_>, right: &Line<'_>, area: Rect, buffer: &mut Buffer) {
+    let quiet = QUIET;
+    let rule = "─".repeat(area.width.into());
+    buffer.set_string(area.x, area.y, rule, quiet);
+    let x = area.x + 1;
+    let (end, _) = buffer.set_line(x, area.y, left, area.width.saturating_sub(2));
+    let width = right.width() as u16;
+    let start = area.right().saturating_sub(width + 1);
+    if start > end {
+        buffer.set_line(start, area.y, right, width);
     }
 }
 

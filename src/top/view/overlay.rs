@@ -10,7 +10,7 @@ use ratatui::{
 
 use super::{
     Scene, lines,
-    theme::{SELECTED, STRONG},
+    theme::{QUIET, SELECTED, STRONG},
     words::wrapped,
 };
 use crate::top::{input::KEYS, model::Mode, order::Order};
@@ -19,7 +19,7 @@ impl Scene<'_> {
     pub(super) fn overlay(&self, area: Rect, buffer: &mut Buffer) {
         match &self.model.mode {
             Mode::Look | Mode::Filter => {}
-            Mode::Help => self.panel("keys", self.help(), self.theme.accent(), area, buffer),
+            Mode::Help => panel("keys", self.help(), self.theme.accent(), area, buffer),
             Mode::Weight(typed) => self.ask_weight(typed, area, buffer),
             Mode::Confirm(order) => self.confirm(order, area, buffer),
         }
@@ -49,8 +49,8 @@ impl Scene<'_> {
             Span::styled(" ", SELECTED),
         ]));
         let keys = " 0 to 256, or 50% of what it announces; Enter, Esc ";
-        text.push(Line::styled(keys, self.theme.quiet()));
-        self.panel("weight", text, self.theme.accent(), area, buffer);
+        text.push(Line::styled(keys, QUIET));
+        panel("weight", text, self.theme.accent(), area, buffer);
     }
 
     fn confirm(&self, order: &Order, area: Rect, buffer: &mut Buffer) {
@@ -68,34 +68,27 @@ impl Scene<'_> {
             Span::styled("any other key", self.theme.accent()),
             Span::raw(" leaves it "),
         ]));
-        self.panel("the last ones", text, self.theme.bad(), area, buffer);
+        panel("the last ones", text, self.theme.bad(), area, buffer);
     }
+}
 
-    fn panel(
-        &self,
-        title: &str,
-        text: Vec<Line<'static>>,
-        style: Style,
-        area: Rect,
-        buffer: &mut Buffer,
-    ) {
-        let width = text.iter().map(Line::width).max().unwrap_or(0) as u16 + 2;
-        let (width, height) = (width.min(area.width), text.len() as u16 + 2);
-        let height = height.min(area.height);
-        let panel = Rect {
-            x: area.x + (area.width - width) / 2,
-            y: area.y + (area.height - height) / 2,
-            width,
-            height,
-        };
-        Clear.render(panel, buffer);
-        let title = Line::styled(format!(" {title} "), style);
-        let block = Block::bordered()
-            .border_type(BorderType::Rounded)
-            .border_style(self.theme.quiet())
-            .title(title);
-        let inside = block.inner(panel);
-        block.render(panel, buffer);
-        lines(text, inside, buffer);
-    }
+fn panel(title: &str, text: Vec<Line<'static>>, style: Style, area: Rect, buffer: &mut Buffer) {
+    let width = text.iter().map(Line::width).max().unwrap_or(0) as u16 + 2;
+    let (width, height) = (width.min(area.width), text.len() as u16 + 2);
+    let height = height.min(area.height);
+    let panel = Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + (area.height - height) / 2,
+        width,
+        height,
+    };
+    Clear.render(panel, buffer);
+    let title = Line::styled(format!(" {title} "), style);
+    let block = Block::bordered()
+        .border_type(BorderType::Rounded)
+        .border_style(QUIET)
+        .title(title);
+    let inside = block.inner(panel);
+    block.render(panel, buffer);
+    lines(text, inside, buffer);
 }

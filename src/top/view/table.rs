@@ -9,14 +9,11 @@ use ratatui::{
 };
 
 use super::{
-    Scene, cut, spans,
-    theme::{SELECTED, STRONG},
+    Scene, cut, rule, spans,
+    theme::{QUIET, SELECTED, STRONG},
     words::{age, bars, count, millis},
 };
-use crate::top::{
-    answer::Server,
-    model::{Column, Row},
-};
+use crate::top::{answer::Server, model::Row, sort::Column};
 
 /// Columns of the table, in characters.
 struct Widths {
@@ -55,7 +52,7 @@ impl Widths {
 
 impl Scene<'_> {
     pub(super) fn table(&self, top: &mut usize, area: Rect, buffer: &mut Buffer) {
-        let [rule, head, body, detail] = Layout::vertical([
+        let [top_rule, head, body, foot] = Layout::vertical([
             Constraint::Length(1),
             Constraint::Length(1),
             Constraint::Min(1),
@@ -64,7 +61,12 @@ impl Scene<'_> {
         .areas(area);
         let rows = self.model.rows();
         let widths = Widths::of(&rows, area.width.into());
-        self.rule(&self.table_title(rows.len()), &self.sorting(), rule, buffer);
+        rule(
+            &self.table_title(rows.len()),
+            &self.sorting(),
+            top_rule,
+            buffer,
+        );
         self.headings(&widths).render(head, buffer);
         let selected = self.model.selected().unwrap_or(0);
         let height = usize::from(body.height);
@@ -79,7 +81,7 @@ impl Scene<'_> {
             }
         }
         match rows.get(selected) {
-            Some(row) => self.detail(row.server, area.width).render(detail, buffer),
+            Some(row) => detail(row.server, area.width).render(foot, buffer),
             None => self.nobody().render(body, buffer),
         }
     }
@@ -92,7 +94,7 @@ impl Scene<'_> {
         } else {
             format!(" {shown} of {all} ")
         };
-        let mut title = spans([(" servers".to_owned(), STRONG), (shown, theme.quiet())]);
+        let mut title = spans([(" servers".to_owned(), STRONG), (shown, QUIET)]);
         if !self.model.filter.is_empty() {
             let filter = format!("filter: {} ", self.model.filter);
             title.push_span(Span::styled(filter, theme.accent()));
@@ -108,7 +110,7 @@ impl Scene<'_> {
         let sort = self.model.sort;
         let arrow = if sort.is_descending() { '▼' } else { '▲' };
         let text = format!(" by {} {arrow} ", heading(sort.by).trim().to_lowercase());
-        Line::styled(text, self.theme.quiet())
+        Line::styled(text, QUIET)
     }
 
     fn headings(&self, widths: &Widths) -> Line<'static> {
@@ -120,11 +122,7 @@ impl Scene<'_> {
                 format!("{text:<width$} ")
             };
             let is_sorted = self.model.sort.by == column;
-            let style = if is_sorted {
-                STRONG
-            } else {
-                self.theme.quiet()
-            };
+            let style = if is_sorted { STRONG } else { QUIET };
             Span::styled(text, style)
         };
         let mut line = Line::raw("  ");
@@ -134,10 +132,7 @@ impl Scene<'_> {
         line.push_span(text(Column::Active, 6, true));
         line.push_span(text(Column::Rate, 5, true));
         let chart = format!("{:<1$} ", "1 min", widths.chart);
-        line.push_span(Span::styled(
-            cut(&chart, widths.chart + 1),
-            self.theme.quiet(),
-        ));
+        line.push_span(Span::styled(cut(&chart, widths.chart + 1), QUIET));
         if widths.has_p50 {
             line.push_span(text(Column::P50, P50 - 1, true));
         }
@@ -145,7 +140,7 @@ impl Scene<'_> {
         line.push_span(text(Column::Errors, 5, true));
         line.push_span(text(Column::Since, 5, true));
         let reason = cut("REASON", widths.reason);
-        line.push_span(Span::styled(reason, self.theme.quiet()));
+        line.push_span(Span::styled(reason, QUIET));
         line
     }
 
@@ -164,17 +159,9 @@ impl Scene<'_> {
             .map(|history| history.rates(widths.chart, self.now));
         let chart = bars(&rates.unwrap_or_default(), most);
         let errors = minute.errors.unwrap_or(0);
-        let error_style = if errors > 0 {
-            theme.bad()
-        } else {
-            theme.quiet()
-        };
+        let error_style = if errors > 0 { theme.bad() } else { QUIET };
         let since = server.since_seconds.map_or("-".to_owned(), age);
-        let busy = if server.active > 0 {
-            plain
-        } else {
-            theme.quiet()
-        };
+        let busy = if server.active > 0 { plain } else { QUIET };
         let mut line = spans([
             (mark.to_owned(), theme.accent()),
             (fit(&server.name, widths.name), STRONG),
@@ -191,7 +178,7 @@ impl Scene<'_> {
         line.extend(spans([
             (format!("{:>6} ", millis(minute.p99)), plain),
             (format!("{:>5} ", count(errors)), error_style),
-            (format!("{since:>5} "), theme.quiet()),
+            (format!("{since:>5} "), QUIET),
             (cut(&reason(server), widths.reason), status),
         ]));
         line
@@ -204,36 +191,13 @@ impl Scene<'_> {
         rates.flatten().max().unwrap_or(0)
     }
 
-    /// What has no column.
-    fn detail(&self, server: &Server, width: u16) -> Line<'static> {
-        let mut parts = vec![
-            server.address.clone().unwrap_or("no address".to_owned()),
-            server.origin.clone(),
-        ];
-        let reason = reason(server);
-        if !reason.is_empty() {
-            parts.insert(0, reason);
-        }
-        if let Some(check) = &server.last_check {
-            parts.push(format!("{} in {}", check.code, millis(Some(check.took_ms))));
-        }
-        let tags = server
-            .tags
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"));
-        parts.extend(tags);
-        let text = format!("{}: {}", server.name, parts.join(" · "));
-        let text = cut(&text, usize::from(width).saturating_sub(3));
-        Line::styled(format!("  {text}"), self.theme.quiet())
-    }
-
     fn nobody(&self) -> Line<'static> {
         let text = match (&self.model.balancer, self.model.filter.is_empty()) {
             (None, _) => "",
             (Some(_), true) => "  no servers yet: start one with tidings agent",
             (Some(_), false) => "  no server has that in it; Esc shows all",
         };
-        Line::styled(text, self.theme.quiet())
+        Line::styled(text, QUIET)
     }
 }
 
@@ -249,6 +213,29 @@ fn heading(column: Column) -> &'static str {
         Column::Errors => "ERR/M",
         Column::Since => "SINCE",
     }
+}
+
+/// What has no column.
+fn detail(server: &Server, width: u16) -> Line<'static> {
+    let mut parts = vec![
+        server.address.clone().unwrap_or("no address".to_owned()),
+        server.origin.clone(),
+    ];
+    let reason = reason(server);
+    if !reason.is_empty() {
+        parts.insert(0, reason);
+    }
+    if let Some(check) = &server.last_check {
+        parts.push(format!("{} in {}", check.code, millis(Some(check.took_ms))));
+    }
+    let tags = server
+        .tags
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    parts.extend(tags);
+    let text = format!("{}: {}", server.name, parts.join(" · "));
+    let text = cut(&text, usize::from(width).saturating_sub(3));
+    Line::styled(format!("  {text}"), QUIET)
 }
 
 /// Why it is not simply up.

@@ -8,6 +8,10 @@ use crate::top::answer::Status;
 /// What the eye should find.
 pub(super) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 
+/// What is beside the point: the terminal's own colour but fainter, since its
+/// grey may be that of its background.
+pub(super) const QUIET: Style = Style::new().add_modifier(Modifier::DIM);
+
 /// The row under the cursor.
 pub(super) const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
@@ -28,15 +32,6 @@ impl Theme {
             Style::new().fg(colour)
         } else {
             Style::new()
-        }
-    }
-
-    /// What is beside the point.
-    pub(super) fn quiet(self) -> Style {
-        if self.colour {
-            Style::new().fg(Color::DarkGray)
-        } else {
-            Style::new().add_modifier(Modifier::DIM)
         }
     }
 
@@ -79,7 +74,7 @@ impl Theme {
             Status::Down => self.bad(),
             // Brown, which is not among the sixteen.
             Status::Maint => self.coloured(Color::Indexed(172)),
-            Status::Unknown => self.quiet(),
+            Status::Unknown => QUIET,
         }
     }
 
@@ -91,7 +86,7 @@ impl Theme {
             "drain" => self.status(Status::Drain),
             "down" | "quarantine" | "clash" | "refused" => self.status(Status::Down),
             "maint" => self.status(Status::Maint),
-            _ => self.quiet(),
+            _ => QUIET,
         }
     }
 
@@ -100,7 +95,7 @@ impl Theme {
         match state {
             "alive" => self.status(Status::Up),
             "suspect" => self.status(Status::Suspect),
-            "left" => self.quiet(),
+            "left" => QUIET,
             _ => self.status(Status::Down),
         }
     }
