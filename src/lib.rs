@@ -4,8 +4,8 @@
 //! [`gossip`]; the [`pool`] turns it, together with what [`health`] probes
 //! and traffic find out, into an immutable snapshot; [`balance`] picks a
 //! server from it for each request that the [`proxy`] carries; [`stats`] shows
-//! what happens, and [`admin`] steers it. [`app`] wires a load balancer, [`agent`] announces a server,
-//! [`demo`] runs both. ARCHITECTURE.md has the flows and the invariants.
+//! what happens, [`admin`] steers it, and [`top`] does both in a terminal. [`app`] wires a load
+//! balancer, [`agent`] announces a server, [`demo`] runs both. ARCHITECTURE.md has the flows and the invariants.
 
 pub mod counters;
 pub mod host;
@@ -28,6 +28,8 @@ pub mod proxy;
 pub mod stats;
 
 pub mod admin;
+
+pub mod top;
 
 pub mod cli;
 pub mod keys;

@@ -75,6 +75,8 @@ async fn run(cli: Cli, syslog: Option<Syslog>) -> anyhow::Result<ExitCode> {
         Some(Command::Weight(args)) => admin::set_weight(args).await,
         Some(Command::Servers(args)) => Box::pin(look::servers(args)).await,
         Some(Command::Members(args)) => Box::pin(look::members(args)).await,
+        Some(Command::Events(args)) => Box::pin(cli::events::run(args)).await,
+        Some(Command::Top(args)) => Box::pin(cli::top::run(args)).await,
         Some(Command::Healthcheck(args)) => Box::pin(cli::health::run(args)).await,
         Some(Command::Keygen) => {
             print_line(&gossip::Key::generate().to_string());

@@ -6,10 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 
-use crate::admin::client::{self, Target};
+use crate::admin::client::{self, Steered, Target};
 
 /// Servers to steer.
 #[derive(Debug, Clone, Args)]
@@ -115,22 +115,16 @@ async fn steer(
     change: Change<'_>,
 ) -> anyhow::Result<ExitCode> {
     let balancer = &arg.admin;
-    let known = servers(balancer).await?;
+    let known = client::servers(balancer).await?;
     let servers: Vec<&str> = names
         .iter()
         .map(|name| find(name, &known))
         .collect::<Result<_, _>>()?;
     for server in &servers {
-        let Change { what, to } = change;
-        let said = ask(balancer, &format!("set server {server} {what} {to}")).await?;
-        match said.trim() {
-            "" if arg.json => {}
-            "" => writeln!(io::stdout(), "{server}: {what} {to}").context("stdout")?,
-            "Permission denied" => bail!(
-                "the load balancer at {balancer} lets nobody steer it from here; \
-                 ask on its own machine, or start it with --admin-level admin"
-            ),
-            why => bail!("{server}: {}", why.replace('\n', " ")),
+        let said = format!("{} {}", change.what, change.to);
+        client::set(balancer, server, &said).await?;
+        if !arg.json {
+            writeln!(io::stdout(), "{server}: {said}").context("stdout")?;
         }
     }
     if arg.json {
@@ -139,46 +133,22 @@ async fn steer(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every server of the load balancer, as `backend/server`.
-async fn servers(balancer: &Target) -> anyhow::Result<Vec<String>> {
-    let states = ask(balancer, "show servers state").await?;
-    let mut lines = states.lines();
-    if lines.next() != Some("1") {
-        bail!("what answers at {balancer} is no load balancer; give its address with --admin");
-    }
-    let server = |line: &str| {
-        let mut fields = line.split(' ').skip(1);
-        let (backend, name) = (fields.next()?, fields.nth(1)?);
-        Some(format!("{backend}/{name}"))
-    };
-    let rows = lines.filter(|line| !line.starts_with('#'));
-    Ok(rows.filter_map(server).collect())
-}
-
-fn find<'a>(name: &str, known: &'a [String]) -> anyhow::Result<&'a str> {
-    let is_it = |server: &&String| {
-        let alone = server.split_once('/').map(|(_, alone)| alone);
-        *server == name || alone == Some(name)
-    };
-    known.iter().find(is_it).map(String::as_str).ok_or_else(|| {
+fn find<'a>(name: &str, known: &'a [Steered]) -> anyhow::Result<&'a str> {
+    let found = known.iter().find(|server| server.is_called(name));
+    found.map(|server| server.path.as_str()).ok_or_else(|| {
         if known.is_empty() {
             return anyhow!("no server is called {name}: there are none");
         }
+        let paths: Vec<&str> = known.iter().map(|server| server.path.as_str()).collect();
         anyhow!(
             "no server is called {name}; there are: {}",
-            known.join(", ")
+            paths.join(", ")
         )
     })
 }
 
-async fn ask(balancer: &Target, line: &str) -> anyhow::Result<String> {
-    client::ask(balancer, line).await.map_err(|err| {
-        anyhow!("no load balancer answers at {balancer} ({err}); give its address with --admin")
-    })
-}
-
 /// Reads a weight as the load balancer does.
-fn weight(text: &str) -> Result<String, &'static str> {
+pub(crate) fn weight(text: &str) -> Result<String, &'static str> {
     let number = text.strip_suffix('%').unwrap_or(text);
     match number.parse::<u16>() {
         Ok(percent) if number != text && percent <= 25_600 => Ok(text.to_owned()),
@@ -193,7 +163,12 @@ mod tests {
 
     #[test]
     fn a_server_is_found_with_or_without_its_backend() {
-        let known = ["nodes/s1".to_owned(), "nodes/s2".to_owned()];
+        let known = ["nodes/s1", "nodes/s2"].map(|path| Steered {
+            path: path.to_owned(),
+            state: "ready",
+            weight: 1,
+            announced_weight: 1,
+        });
         assert_eq!(find("s2", &known).unwrap(), "nodes/s2");
         assert_eq!(find("nodes/s1", &known).unwrap(), "nodes/s1");
         let err = find("s3", &known).unwrap_err().to_string();

@@ -13,7 +13,7 @@ use clap::Args;
 use http::StatusCode;
 use tokio::time::timeout;
 
-use super::look::{address, exchange};
+use super::desk::{address, exchange};
 
 /// How long it may take to answer; orchestrators give up after as long.
 const PATIENCE: Duration = Duration::from_secs(2);

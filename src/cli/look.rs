@@ -7,51 +7,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
-use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
+use anyhow::{Context, anyhow};
 use clap::Args;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
 
-use super::serve::Credentials;
-use crate::admin::client::host_and_port;
-
-/// How long a load balancer may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The largest answer that is read: twice what the most servers take.
-const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+use super::desk::{Desk, printable};
 
 /// Where to look, and how to show it.
 #[derive(Debug, Clone, Args)]
 pub struct LookArgs {
-    /// Statistics port of the load balancer
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:1936",
-        env = "TIDINGS_STATS_ADDR"
-    )]
-    #[arg(value_parser = address)]
-    pub stats: String,
-    /// User and password, where it asks for them
-    #[arg(
-        long,
-        value_name = "USER:PASS",
-        env = "TIDINGS_STATS_AUTH",
-        hide_env_values = true
-    )]
-    pub stats_auth: Option<Credentials>,
+    /// The load balancer.
+    #[command(flatten)]
+    pub desk: Desk,
     /// As JSON, with everything there is to know
     #[arg(long)]
     pub json: bool,
 }
-
 /// Lists the servers.
 pub async fn servers(args: LookArgs) -> anyhow::Result<ExitCode> {
     show(&args, "servers", SERVERS).await
@@ -89,11 +60,11 @@ const MEMBERS: &[Column] = &[
 ];
 
 async fn show(args: &LookArgs, what: &str, columns: &[Column]) -> anyhow::Result<ExitCode> {
-    let answer = get(args, &format!("/v1/{what}")).await?;
+    let answer = args.desk.get(&format!("/v1/{what}")).await?;
     let shown = if args.json {
         answer
     } else {
-        let no_list = || anyhow!("{} answers, but not with {what}", args.stats);
+        let no_list = || anyhow!("{} answers, but not with {what}", args.desk.stats);
         let answer: Value = serde_json::from_str(&answer).map_err(|_| no_list())?;
         table(
             columns,
@@ -133,11 +104,11 @@ fn cell((_, path, show): &Column, row: &Value) -> String {
     row.pointer(path).map_or_else(|| text(&Value::Null), show)
 }
 
-/// A value as a cell. What comes from afar must not steer the terminal.
+/// A value as a cell.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.chars().filter(|c| !c.is_control()).collect(),
+        Value::String(text) => printable(text),
         other => other.to_string(),
     }
 }
@@ -147,63 +118,6 @@ fn ago(seconds: &Value) -> String {
         return text(seconds);
     };
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
-}
-
-async fn get(args: &LookArgs, path: &str) -> anyhow::Result<String> {
-    let answer = timeout(
-        PATIENCE,
-        exchange(&args.stats, args.stats_auth.as_ref(), path),
-    );
-    let answer = answer.await;
-    let (status, body) = answer
-        .map_err(|_| anyhow!("no answer within {PATIENCE:?}"))
-        .flatten()
-        .map_err(|err| {
-            let at = &args.stats;
-            anyhow!("no load balancer answers at {at} ({err}); give its address with --stats")
-        })?;
-    match status {
-        StatusCode::OK => Ok(body),
-        StatusCode::UNAUTHORIZED => bail!(
-            "the load balancer at {} asks for another user and password: give them with --stats-auth",
-            args.stats
-        ),
-        _ => bail!(
-            "{} answers with {status}: is it a load balancer?",
-            args.stats
-        ),
-    }
-}
-
-/// Asks for a path, and returns the answer.
-pub(super) async fn exchange(
-    at: &str,
-    auth: Option<&Credentials>,
-    path: &str,
-) -> anyhow::Result<(StatusCode, String)> {
-    let stream = TokioIo::new(TcpStream::connect(at).await?);
-    let (mut sender, connection) = http1::handshake(stream).await?;
-    let mut request = Request::get(path)
-        .header(header::HOST, at)
-        .header(header::CONNECTION, "close");
-    if let Some(Credentials { user, password }) = auth {
-        let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
-        request = request.header(header::AUTHORIZATION, format!("Basic {credentials}"));
-    }
-    let request = request.body(Empty::<Bytes>::new())?;
-    let conversation = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect();
-        let body = body.await.map_err(|err| anyhow!(err))?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    let (_, answer) = tokio::join!(connection, conversation);
-    answer
-}
-
-pub(super) fn address(text: &str) -> Result<String, &'static str> {
-    host_and_port(text).ok_or("expected an address such as 127.0.0.1:1936 or ha:1936")
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@
 pub mod admin;
 pub mod agent;
 pub mod demo;
+pub mod desk;
+pub mod events;
 pub mod health;
 pub mod look;
 pub mod serve;
+pub mod top;
 
 use std::time::Duration;
 
@@ -65,6 +68,10 @@ pub enum Command {
     Servers(look::LookArgs),
     /// List the members of the cluster
     Members(look::LookArgs),
+    /// List what happened to servers, or follow it as it happens
+    Events(events::EventsArgs),
+    /// Watch a running load balancer, and steer it, in a terminal
+    Top(top::TopArgs),
     /// Ask a load balancer or agent whether it is well; the exit code says so
     Healthcheck(health::HealthArgs),
     /// Print a new gossip key

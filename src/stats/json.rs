@@ -163,7 +163,7 @@ pub(super) fn status(status: Status) -> &'static str {
 }
 
 #[derive(Serialize)]
-struct Responses {
+pub(super) struct Responses {
     #[serde(rename = "1xx")]
     informational: u64,
     #[serde(rename = "2xx")]

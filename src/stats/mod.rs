@@ -10,6 +10,7 @@ pub mod history;
 pub mod source;
 pub mod view;
 
+pub mod balancer;
 pub mod columns;
 pub mod csv;
 pub mod events;

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
-    csv,
+    balancer, csv,
     events::{self, Query},
     follow::{self, Followers, MOST_FOLLOWERS},
     json,
@@ -160,6 +160,7 @@ where
             let body = prometheus::render(source, &rows(source, now), now);
             response(StatusCode::OK, prometheus::CONTENT_TYPE, whole(body))
         }
+        "/v1/balancer" => as_json(balancer::render(source, &rows(source, now), now)),
         "/v1/servers" => as_json(json::servers(source, &rows(source, now))),
         "/v1/members" => as_json(json::members(&(source.members)(), now)),
         "/v1/events" => events(source, &desk.followers, lease, &request)

@@ -28,3 +28,4 @@ mod http;
 mod logs;
 mod membership;
 mod several;
+mod top;
