@@ -276,9 +276,7 @@ fn to_origin_form(head: &mut request::Parts) {
 /// HTTP/1.0 has no `Host`, and HTTP/1.1 must have one: the address that was
 /// asked.
 fn name_a_host(head: &mut request::Parts, local: SocketAddr) {
-    // Without one, HTTP/1.1 was refused already.
-    if head.version != Version::HTTP_11
-        && !head.headers.contains_key(header::HOST)
+    if !head.headers.contains_key(header::HOST)
         && let Ok(host) = HeaderValue::try_from(local.to_string())
     {
         head.headers.insert(header::HOST, host);
