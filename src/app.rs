@@ -128,7 +128,7 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         inputs: shared.inputs.clone(),
         workers: shared.control.clone(),
     });
-    let _socket_files = admin::start(sockets.admin, args.admin_level, controls)?;
+    let _socket_files = admin::start(sockets.admin, args.admin_level, &controls)?;
 
     let draining = shared.draining.clone();
     let workers = start_workers(sockets.http, &shared)?;

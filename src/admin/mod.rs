@@ -49,8 +49,8 @@ use crate::{
     proxy, stats,
 };
 
-/// Connections at a time: many scripts and a few people, and a bound on what
-/// a flood of them may hold.
+/// Connections to a listener at a time: many scripts and a few people, and a
+/// bound on what a flood of them may hold.
 const MOST_CONNECTIONS: usize = 64;
 
 /// How long accepting rests after an error that does not pass by itself.
@@ -104,24 +104,26 @@ impl fmt::Debug for Controls {
 pub fn start(
     listeners: Vec<Listener>,
     level: Option<Level>,
-    controls: Arc<Controls>,
+    controls: &Arc<Controls>,
 ) -> io::Result<SocketFiles> {
     let mut files = SocketFiles::default();
     for listener in &listeners {
         files.add(listener);
     }
-    let door = Door {
-        level,
-        controls,
-        places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
-    };
     for listener in listeners {
+        // Each has its own places: whoever fills those of the network keeps
+        // nobody from the socket on this machine.
+        let door = Door {
+            level,
+            controls: Arc::clone(controls),
+            places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        };
         match listener {
             Listener::Tcp(listener) => {
-                tokio::spawn(door.clone().accept(TcpListener::from_std(listener)?));
+                tokio::spawn(door.accept(TcpListener::from_std(listener)?));
             }
             Listener::Unix(listener) => {
-                tokio::spawn(door.clone().accept_unix(UnixListener::from_std(listener)?));
+                tokio::spawn(door.accept_unix(UnixListener::from_std(listener)?));
             }
         }
     }
@@ -129,7 +131,6 @@ pub fn start(
 }
 
 /// Who comes in, and with what say.
-#[derive(Clone)]
 struct Door {
     level: Option<Level>,
     controls: Arc<Controls>,
@@ -199,8 +200,12 @@ mod tests {
         let Address::Tcp(addr) = listener.address().unwrap() else {
             panic!("a TCP address");
         };
+        let other = Listener::bind(&anywhere).unwrap();
+        let Address::Tcp(other_addr) = other.address().unwrap() else {
+            panic!("a TCP address");
+        };
         let controls = Arc::new(Controls::over(fixture::source()));
-        let _files = start(vec![listener], None, controls).unwrap();
+        let _files = start(vec![listener, other], None, &controls).unwrap();
         let mut flood = Vec::new();
         for _ in 0..MOST_CONNECTIONS {
             let (stream, said) = ask(addr).await;
@@ -208,6 +213,7 @@ mod tests {
             flood.push(stream);
         }
         assert!(ask(addr).await.1.is_empty(), "one too many is closed");
+        assert_eq!(ask(other_addr).await.1, b"\n> ", "another is not full");
         drop(flood);
         // Their ends are seen in the order of events, not of time.
         while ask(addr).await.1.is_empty() {

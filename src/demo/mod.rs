@@ -317,9 +317,9 @@ async fn all_answer(http: SocketAddr) -> BTreeMap<String, u32> {
     while apps.len() < SERVERS.len() {
         if let Ok(Some((name, pid))) = timeout(ANSWER, ask(reachable(http))).await {
             apps.insert(name, pid);
-        } else {
-            sleep(POLL).await;
         }
+        // Those that are up shall not be asked over and over for the others.
+        sleep(POLL).await;
     }
     apps
 }
