@@ -337,6 +337,9 @@ impl Upstreams {
     /// for long enough, and ends what has waited too long.
     pub(super) fn expire(&self, snapshot: &Snapshot, now: Instant) {
         self.rescue(snapshot, now);
+        // One that was in use when its server began to drain has come back
+        // since, with the time that it had before.
+        self.close_idle(snapshot);
         self.idle.borrow_mut().retain(|_, idle| {
             idle.retain(|idle| idle.expires > now && !idle.link.sender.is_closed());
             !idle.is_empty()

@@ -286,3 +286,20 @@ fn a_balancer_that_is_told_to_end_breaks_no_kept_connection() {
     let lost: Vec<_> = lost.collect();
     assert!(lost.is_empty(), "{lost:?} of {}", report.requests);
 }
+
+#[test]
+fn a_stop_under_load_takes_no_longer_than_its_users_do() {
+    let (balancer, _first) = cluster(1);
+    let seed = balancer.gossip.to_string();
+    let mut server = Server::start_with("s2", &seed, &["--drain", "6s"]);
+    balancer.wait_for(&[("s1", "up"), ("s2", "up")]);
+    let load = Load::start(balancer.http);
+    load.go_on_for(BEFORE);
+    server.agent.signal(Signal::TERM);
+    assert_eq!(server.agent.exit_code(), 0);
+    nothing_failed(&load.stop());
+    // Connections that were in use at the word to drain are given up as soon
+    // as the idle ones, and not when the time is up.
+    let said = server.agent.said();
+    assert!(said.contains("the traffic has ended"), "{said}");
+}
