@@ -36,6 +36,9 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     if shared {
         socket.set_reuse_port(true)?;
     }
+    // Small answers must not wait for an acknowledgement. What is accepted
+    // inherits it, which spares a system call a connection.
+    socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
@@ -47,12 +50,7 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
 pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Small answers must not wait for an acknowledgement. Fails
-                // only on a connection that is gone already.
-                stream.set_nodelay(true).ok();
-                return (stream, peer);
-            }
+            Ok(accepted) => return accepted,
             Err(err) if concerns_one_connection(&err) => {}
             Err(err) => {
                 warn_now_and_then(&err);
@@ -94,7 +92,6 @@ pub fn listen_again(listener: &std::net::TcpListener) {
 pub fn accept_now(listener: &std::net::TcpListener) -> Option<(std::net::TcpStream, SocketAddr)> {
     let (stream, peer) = listener.accept().ok()?;
     stream.set_nonblocking(true).ok()?;
-    stream.set_nodelay(true).ok();
     Some((stream, peer))
 }
 
@@ -132,6 +129,14 @@ mod tests {
 
     fn addr(text: &str) -> SocketAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_accepted_does_not_wait_to_send_small_answers() {
+        let listener = bind_shared(addr("127.0.0.1:0")).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = accept_now(&listener).unwrap();
+        assert!(accepted.nodelay().unwrap());
     }
 
     #[test]
