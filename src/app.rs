@@ -26,7 +26,7 @@ use crate::{
     membership::{MemberEvent, Meta, Name, Role},
     net,
     pool::{Input, Reader, Writer, state::State},
-    proxy::{self, AccessLog, Format, Names, Shared},
+    proxy::{self, AccessLog, Format, Names, Seat, Shared},
     stats,
     syslog::Syslog,
 };
@@ -98,6 +98,7 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         draining: CancellationToken::new(),
         control: proxy::Control::default(),
     };
+    let (seated, seats) = proxy::Workers::new(workers);
     let ending = Arc::clone(&shared.ending);
     let source = Arc::new(stats::Source {
         pool: shared.pool.clone(),
@@ -108,7 +109,10 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         max_connections: host::max_connections(),
         process: process(&node, workers, &addresses),
         members: list_members(gossip.clone()),
-        figures: stats::gossip_figures(&gossip),
+        figures: stats::gossip_figures(&gossip)
+            .into_iter()
+            .chain(stats::worker_figures(&seated))
+            .collect(),
         gossip_keyed: keyed,
         history: stats::History::default(),
         log_lines_dropped: log_dropped,
@@ -131,7 +135,7 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
     let _socket_files = admin::start(sockets.admin, args.admin_level, &controls)?;
 
     let draining = shared.draining.clone();
-    let workers = start_workers(sockets.http, &shared)?;
+    let workers = start_workers(seats, sockets.http, &shared)?;
     // The log ends with the last of its senders.
     drop(shared);
     info!("tidings {} {addresses}", env!("CARGO_PKG_VERSION"));
@@ -325,11 +329,12 @@ fn start_statistics(listener: TcpListener, source: Arc<stats::Source>) -> io::Re
 }
 
 fn start_workers(
+    seats: Vec<Seat>,
     listeners: Vec<Vec<TcpListener>>,
     shared: &Shared,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
-    let start = |(index, listeners)| proxy::spawn(index, listeners, shared.clone());
-    let workers: io::Result<_> = listeners.into_iter().enumerate().map(start).collect();
+    let start = |(seat, listeners)| proxy::spawn(seat, listeners, shared.clone());
+    let workers: io::Result<_> = seats.into_iter().zip(listeners).map(start).collect();
     workers.context("cannot start a worker thread")
 }
 

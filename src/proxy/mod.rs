@@ -1,8 +1,10 @@
 //! The request path: a worker a core, each with its own listeners, its own
 //! runtime, its own connections to servers and its own part of the figures.
 //! Workers share the pool's snapshot, the round robin's cursor and the gauges
-//! of what goes on now, and nothing else.
+//! of what goes on now, and nothing else. A new connection may be handed to a
+//! worker that has fewer; it stays there.
 
+mod accept;
 mod access_log;
 #[doc(hidden)]
 pub mod bench;
@@ -15,6 +17,7 @@ mod exchange;
 mod explain;
 mod headers;
 mod ledger;
+mod load;
 mod retry;
 mod service;
 mod upgrade;
@@ -25,7 +28,6 @@ use std::{
     cell::RefCell,
     io,
     net::{SocketAddr, TcpListener},
-    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
@@ -35,6 +37,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
+    net::TcpStream,
     runtime::LocalOptions,
     sync::{broadcast::error::RecvError, mpsc},
     task::spawn_local,
@@ -43,17 +46,20 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
-use self::{
-    access_log::BadRequest,
-    control::{Connections, Talk},
-    ledger::Ledger,
-    upstream::Upstreams,
-};
 pub use self::{
+    accept::{Seat, Workers},
     access_log::{AccessLog, Format, Names},
     control::{Clearing, Control, Session, Which},
     upstream::{IDLE, IDLE_PER_SERVER},
     watch::Timeouts,
+};
+use self::{
+    accept::{accept, take_over},
+    access_log::BadRequest,
+    control::{Connections, Talk},
+    ledger::Ledger,
+    load::Place,
+    upstream::Upstreams,
 };
 use crate::{
     balance::Algorithm,
@@ -124,6 +130,9 @@ struct Worker {
     connections: TaskTracker,
     control: Control,
     known: Connections,
+    /// Which of the workers it is.
+    index: usize,
+    workers: Workers,
 }
 
 /// Binds every address once for each worker, so that a port in use is found
@@ -148,14 +157,15 @@ pub fn bind(
 
 /// Starts one worker on a thread of its own.
 pub fn spawn(
-    index: usize,
+    seat: Seat,
     listeners: Vec<TcpListener>,
     shared: Shared,
 ) -> io::Result<JoinHandle<()>> {
+    let index = seat.index;
     let serve = move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         match runtime.enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(run(Slot::new(index), listeners, shared)),
+            Ok(runtime) => runtime.block_on(run(seat, listeners, shared)),
             Err(err) => tracing::error!("worker {index} cannot start: {err}"),
         }
     };
@@ -163,18 +173,24 @@ pub fn spawn(
     std::thread::Builder::new().name(name).spawn(serve)
 }
 
-async fn run(place: Slot, listeners: Vec<TcpListener>, shared: Shared) {
+async fn run(seat: Seat, listeners: Vec<TcpListener>, shared: Shared) {
     let drain_timeout = shared.settings.drain_timeout;
     let draining = shared.draining.clone();
-    let worker = Rc::new(Worker::new(place, shared));
+    let Seat {
+        index,
+        workers,
+        inbox,
+    } = seat;
+    let worker = Rc::new(Worker::new(index, workers, shared));
     let housekeeping = spawn_local(keep_house(Rc::clone(&worker)));
     let answering = spawn_local(answer(Rc::clone(&worker)));
+    let taking_over = spawn_local(take_over(Rc::clone(&worker), inbox));
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| spawn_local(accept(Rc::clone(&worker), listener)))
         .collect();
     draining.cancelled().await;
-    for task in accepting {
+    for task in accepting.into_iter().chain([taking_over]) {
         task.await.ok();
     }
     worker.connections.close();
@@ -182,34 +198,6 @@ async fn run(place: Slot, listeners: Vec<TcpListener>, shared: Shared) {
     timeout(drain_timeout, worker.connections.wait()).await.ok();
     housekeeping.abort();
     answering.abort();
-}
-
-/// Accepts until the word to drain, but for the times when an operator wants
-/// connections refused. What waits in the backlog is taken first: those
-/// clients have connected, and not listening any more would reset them.
-async fn accept(worker: Rc<Worker>, mut listener: TcpListener) {
-    let mut accepts = worker.control.follow_accepting();
-    loop {
-        let Ok(live) = tokio::net::TcpListener::from_std(listener) else {
-            return;
-        };
-        worker.accept_while_wanted(&live, &mut accepts).await;
-        // Anew after each pause: the runtime would take this one for closed.
-        let Ok(still) = live.into_std() else {
-            return;
-        };
-        listener = still;
-        worker.empty_backlog(&listener);
-        if worker.draining.is_cancelled() {
-            return;
-        }
-        net::refuse(&listener);
-        tokio::select! {
-            () = worker.draining.cancelled() => return,
-            wanted = accepts.wait_for(|accepts| *accepts) => drop(wanted),
-        }
-        net::listen_again(&listener);
-    }
 }
 
 /// Answers what is asked of this worker.
@@ -237,8 +225,8 @@ async fn keep_house(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(place: Slot, shared: Shared) -> Self {
-        let ledger = Ledger::new(place, shared.totals);
+    fn new(index: usize, workers: Workers, shared: Shared) -> Self {
+        let ledger = Ledger::new(Slot::new(index), shared.totals);
         let log = shared.access_log.as_ref();
         let explains = shared.settings.explain || log.is_some_and(AccessLog::explains);
         Self {
@@ -257,42 +245,21 @@ impl Worker {
             connections: TaskTracker::new(),
             control: shared.control,
             known: Connections::default(),
+            index,
+            workers,
         }
     }
 
-    fn begin(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
+    /// Serves a connection, which is counted until its end.
+    fn begin(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, place: Place) {
         let talk = Talk::new(&self.control, peer);
-        let serving = connection::serve(Rc::clone(self), socket, Rc::clone(&talk));
+        let (worker, known) = (Rc::clone(self), Rc::clone(&talk));
+        let serving = async move {
+            let _place = place;
+            connection::serve(worker, socket, known).await;
+        };
         let task = spawn_local(self.connections.track_future(serving));
         self.known.add(talk, task.abort_handle());
-    }
-
-    /// Accepts until the word to drain or to pause.
-    async fn accept_while_wanted(
-        self: &Rc<Self>,
-        listener: &tokio::net::TcpListener,
-        accepts: &mut tokio::sync::watch::Receiver<bool>,
-    ) {
-        // Made once: to make them means to take locks that workers share.
-        let mut draining = pin!(self.draining.cancelled());
-        let mut pausing = pin!(accepts.wait_for(|accepts| !accepts));
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut draining => return,
-                _ = &mut pausing => return,
-                (socket, peer) = net::accept(listener) => self.begin(socket, peer),
-            }
-        }
-    }
-
-    /// Serves the clients that have connected and not been accepted yet.
-    fn empty_backlog(self: &Rc<Self>, listener: &TcpListener) {
-        while let Some((socket, peer)) = net::accept_now(listener) {
-            if let Ok(socket) = tokio::net::TcpStream::from_std(socket) {
-                self.begin(socket, peer);
-            }
-        }
     }
 
     fn log_bad_request(&self, peer: SocketAddr, took: Duration, what: BadRequest) {

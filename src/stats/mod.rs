@@ -27,6 +27,7 @@ pub mod server;
 mod steer;
 mod stream;
 mod usage;
+mod workers;
 
 pub use self::{
     gossip::gossip_figures,
@@ -34,6 +35,7 @@ pub use self::{
     server::run,
     source::{Accepts, Figure, FigureKind, Members, Process, Source, sample},
     view::{Rows, StatRow, rows},
+    workers::worker_figures,
 };
 
 #[cfg(test)]

@@ -29,3 +29,4 @@ mod logs;
 mod membership;
 mod several;
 mod top;
+mod workers;
