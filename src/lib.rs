@@ -9,6 +9,7 @@
 
 pub mod counters;
 pub mod host;
+pub mod http1;
 pub mod lines;
 pub mod membership;
 pub mod net;

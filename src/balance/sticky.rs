@@ -1,38 +1,26 @@
 //! The sticky cookie, as `HAProxy`'s `cookie NAME insert indirect nocache`:
 //! the balancer sets it, reads it, and keeps it from the servers.
 
-use cookie::Cookie;
-use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, COOKIE, SET_COOKIE},
-};
+use std::borrow::Cow;
 
-/// Takes the sticky cookie out of a request: returns its value and removes
-/// the pair, so that servers never see it (`indirect`).
+use cookie::Cookie;
+use http::{Method, StatusCode};
+
+/// Takes the sticky cookie out of a `Cookie` field, so that servers never see
+/// it (`indirect`): gives what is left, if anything is, and puts the cookie's
+/// value into `value`.
 ///
 /// Of several, the first counts; all are removed.
-pub fn take(headers: &mut HeaderMap, name: &str) -> Option<String> {
-    if !mentions(headers, COOKIE, name) {
-        return None;
-    }
-    let mut value = None;
-    let fields: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
-    headers.remove(COOKIE);
-    for field in fields {
-        // What is not text is the server's business, whole.
-        match field.to_str() {
-            Ok(text) => {
-                let rest = without(text, name, &mut value);
-                if let Some(rest) = rest.and_then(|rest| HeaderValue::try_from(rest).ok()) {
-                    headers.append(COOKIE, rest);
-                }
-            }
-            Err(_) => {
-                headers.append(COOKIE, field);
-            }
-        }
-    }
-    value
+pub fn take<'f>(field: &'f [u8], name: &str, value: &mut Option<String>) -> Option<Cow<'f, [u8]>> {
+    // What is not text is the server's business, whole.
+    let text = std::str::from_utf8(field)
+        .ok()
+        .filter(|_| mentions(field, name));
+    let Some(text) = text else {
+        return Some(field.into());
+    };
+    let rest = without(text, name, value)?;
+    Some(Cow::Owned(rest.into_bytes()))
 }
 
 /// The cookie field without the pairs of that name, byte for byte otherwise;
@@ -58,45 +46,26 @@ fn without(field: &str, name: &str, value: &mut Option<String>) -> Option<String
     (!rest.is_empty()).then(|| rest.to_owned())
 }
 
-/// Removes a server's own cookie of that name from its response: the name is
-/// the balancer's. Says whether there was one.
-pub fn strip(headers: &mut HeaderMap, name: &str) -> bool {
-    if !mentions(headers, SET_COOKIE, name) {
-        return false;
-    }
-    let is_ours = |field: &HeaderValue| {
-        let cookie = field
-            .to_str()
-            .ok()
-            .and_then(|text| Cookie::parse(text).ok());
-        cookie.is_some_and(|cookie| cookie.name() == name)
-    };
-    let fields: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
-    let all = fields.len();
-    headers.remove(SET_COOKIE);
-    for field in fields.into_iter().filter(|field| !is_ours(field)) {
-        headers.append(SET_COOKIE, field);
-    }
-    headers.get_all(SET_COOKIE).iter().count() < all
+/// Whether a `Set-Cookie` field sets a cookie of that name: the name is the
+/// balancer's.
+pub fn is_ours(field: &[u8], name: &str) -> bool {
+    let text = std::str::from_utf8(field)
+        .ok()
+        .filter(|_| mentions(field, name));
+    let cookie = text.and_then(|text| Cookie::parse(text).ok());
+    cookie.is_some_and(|cookie| cookie.name() == name)
 }
 
-/// Sends the user back to `server` from now on (`insert`), and keeps shared
-/// caches from handing that cookie to others (`nocache`).
-pub fn insert(
-    headers: &mut HeaderMap,
-    name: &str,
-    server: &str,
-    method: &Method,
-    status: StatusCode,
-) {
+/// Appends the fields that send the user back to `server` from now on
+/// (`insert`), and keep shared caches from handing that to others (`nocache`).
+pub fn insert(head: &mut Vec<u8>, name: &str, server: &str, method: &Method, status: StatusCode) {
     // Put together by hand: every new user gets one, and through the crate's
     // `Display` it costs four times as much.
-    let cookie = [name, "=", server, "; Path=/"].concat();
-    if let Ok(cookie) = HeaderValue::try_from(cookie) {
-        headers.append(SET_COOKIE, cookie);
+    for part in ["set-cookie: ", name, "=", server, "; Path=/\r\n"] {
+        head.extend_from_slice(part.as_bytes());
     }
     if cacheable(method, status) {
-        headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+        head.extend_from_slice(b"cache-control: private\r\n");
     }
 }
 
@@ -112,10 +81,8 @@ fn cacheable(method: &Method, status: StatusCode) -> bool {
     )
 }
 
-fn mentions(headers: &HeaderMap, field: http::HeaderName, name: &str) -> bool {
-    let contains =
-        |value: &HeaderValue| memchr::memmem::find(value.as_bytes(), name.as_bytes()).is_some();
-    headers.get_all(field).iter().any(contains)
+fn mentions(field: &[u8], name: &str) -> bool {
+    memchr::memmem::find(field, name.as_bytes()).is_some()
 }
 
 #[cfg(test)]
@@ -124,41 +91,35 @@ mod tests {
 
     use super::*;
 
-    fn request(cookies: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for cookie in cookies {
-            headers.append(COOKIE, HeaderValue::try_from(*cookie).unwrap());
-        }
-        headers
-    }
-
-    fn all(headers: &HeaderMap, name: http::HeaderName) -> Vec<&str> {
-        headers
-            .get_all(name)
-            .iter()
-            .map(|v| v.to_str().unwrap())
-            .collect()
+    fn taken(field: &str) -> (Option<String>, Option<String>) {
+        let mut value = None;
+        let rest = take(field.as_bytes(), "SERVERID", &mut value);
+        let rest = rest.map(|rest| String::from_utf8(rest.into_owned()).unwrap());
+        (value, rest)
     }
 
     #[test]
     fn the_cookie_is_read_and_kept_from_the_server() {
-        let mut headers = request(&["NODESESSID=abc; SERVERID=s1; theme=dark"]);
-        assert_eq!(take(&mut headers, "SERVERID").as_deref(), Some("s1"));
-        assert_eq!(all(&headers, COOKIE), ["NODESESSID=abc; theme=dark"]);
+        let (value, rest) = taken("NODESESSID=abc; SERVERID=s1; theme=dark");
+        assert_eq!(value.as_deref(), Some("s1"));
+        assert_eq!(rest.as_deref(), Some("NODESESSID=abc; theme=dark"));
     }
 
     #[test]
-    fn a_cookie_header_that_becomes_empty_is_dropped() {
-        let mut headers = request(&["SERVERID=s1"]);
-        assert_eq!(take(&mut headers, "SERVERID").as_deref(), Some("s1"));
-        assert!(!headers.contains_key(COOKIE));
+    fn nothing_is_left_of_a_field_that_was_all_ours() {
+        assert_eq!(taken("SERVERID=s1"), (Some("s1".into()), None));
     }
 
     #[test]
     fn of_several_the_first_counts_and_all_go() {
-        let mut headers = request(&["SERVERID=s1; a=b; SERVERID=s2", "SERVERID=s3"]);
-        assert_eq!(take(&mut headers, "SERVERID").as_deref(), Some("s1"));
-        assert_eq!(all(&headers, COOKIE), ["a=b"]);
+        let mut value = None;
+        take(b"SERVERID=s1; a=b; SERVERID=s2", "SERVERID", &mut value);
+        assert_eq!(take(b"SERVERID=s3", "SERVERID", &mut value), None);
+        assert_eq!(value.as_deref(), Some("s1"));
+        assert_eq!(
+            taken("SERVERID=s1; a=b; SERVERID=s2").1.as_deref(),
+            Some("a=b")
+        );
     }
 
     #[test]
@@ -168,64 +129,44 @@ mod tests {
             "a=\"b\\\"\"; ;;=;c",
             "",
         ] {
-            let mut headers = request(&[cookies]);
-            assert_eq!(take(&mut headers, "SERVERID"), None);
-            assert_eq!(all(&headers, COOKIE).join(""), cookies.trim());
+            assert_eq!(taken(cookies), (None, Some(cookies.into())));
         }
     }
 
     #[test]
     fn a_quoted_value_means_the_same() {
-        let mut headers = request(&["SERVERID=\"s1\""]);
-        assert_eq!(take(&mut headers, "SERVERID").as_deref(), Some("s1"));
+        assert_eq!(taken("SERVERID=\"s1\"").0.as_deref(), Some("s1"));
     }
 
     #[test]
     fn a_new_user_gets_the_cookie_and_caches_are_told() {
-        let mut headers = HeaderMap::new();
-        insert(&mut headers, "SERVERID", "s1", &Method::GET, StatusCode::OK);
-        assert_eq!(all(&headers, SET_COOKIE), ["SERVERID=s1; Path=/"]);
-        assert_eq!(all(&headers, CACHE_CONTROL), ["private"]);
+        for (method, told) in [
+            (
+                Method::GET,
+                "set-cookie: SERVERID=s1; Path=/\r\ncache-control: private\r\n",
+            ),
+            // No cache keeps the answer to a POST.
+            (Method::POST, "set-cookie: SERVERID=s1; Path=/\r\n"),
+        ] {
+            let mut head = Vec::new();
+            insert(&mut head, "SERVERID", "s1", &method, StatusCode::OK);
+            assert_eq!(String::from_utf8(head).unwrap(), told);
+        }
     }
 
     #[test]
-    fn a_response_that_no_cache_keeps_says_nothing_of_caches() {
-        let mut headers = HeaderMap::new();
-        insert(
-            &mut headers,
-            "SERVERID",
-            "s1",
-            &Method::POST,
-            StatusCode::OK,
-        );
-        assert!(!headers.contains_key(CACHE_CONTROL));
-    }
-
-    #[test]
-    fn a_servers_own_cookie_of_the_name_is_removed_and_no_other() {
-        let mut headers = HeaderMap::new();
-        headers.append(
-            SET_COOKIE,
-            HeaderValue::from_static("SERVERID=mine; Path=/x"),
-        );
-        headers.append(
-            SET_COOKIE,
-            HeaderValue::from_static("NODESESSID=1; HttpOnly"),
-        );
-        strip(&mut headers, "SERVERID");
-        assert_eq!(all(&headers, SET_COOKIE), ["NODESESSID=1; HttpOnly"]);
+    fn a_servers_own_cookie_of_the_name_is_known_and_no_other() {
+        assert!(is_ours(b"SERVERID=mine; Path=/x", "SERVERID"));
+        assert!(!is_ours(b"NODESESSID=SERVERID; HttpOnly", "SERVERID"));
     }
 
     proptest! {
         #[test]
-        fn any_cookie_header_survives_without_our_pair(field in "[ -~]{0,80}") {
-            let mut headers = request(&[&field]);
-            take(&mut headers, "SERVERID");
-            for left in headers.get_all(COOKIE) {
-                for pair in left.to_str().unwrap().split(';') {
-                    let name = Cookie::parse(pair).ok().map(|c| c.name().to_owned());
-                    prop_assert_ne!(name.as_deref(), Some("SERVERID"));
-                }
+        fn any_cookie_field_survives_without_our_pair(field in "[ -~]{0,80}") {
+            let (_, left) = taken(&field);
+            for pair in left.unwrap_or_default().split(';') {
+                let name = Cookie::parse(pair).ok().map(|c| c.name().to_owned());
+                prop_assert_ne!(name.as_deref(), Some("SERVERID"));
             }
         }
     }

@@ -186,6 +186,16 @@ impl TotalTally {
     /// request, and so never came to the backend.
     pub fn unread(&self, status: u16) {
         self.request_errors.inc();
+        self.enter_unread(status);
+    }
+
+    /// Enters the status of the refusal of something that is not served here.
+    pub fn denied(&self, status: u16) {
+        self.denied.inc();
+        self.enter_unread(status);
+    }
+
+    fn enter_unread(&self, status: u16) {
         if let Some(counter) = self.unread.get(class(status)) {
             counter.inc();
         }

@@ -3,27 +3,43 @@
 
 use std::net::SocketAddr;
 
-use http::{request, response};
+use http::Method;
 
-use super::headers;
+use super::heads::{self, ForClient};
+use crate::http1::{Request, Response};
 
 /// What servers are told of a client.
 #[derive(Debug)]
-pub struct Origin(headers::Origin);
+pub struct Origin(heads::Origin);
 
 impl Origin {
     /// Made once for a connection.
     pub fn new(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self(headers::Origin::new(peer, local))
+        Self(heads::Origin::new(peer, local))
     }
 }
 
-/// A client's head made one for a server.
-pub fn prepare_request(head: &mut request::Parts, origin: &Origin) -> bool {
-    headers::prepare_request(head, &origin.0)
+/// A client's head read, and written anew for a server; its length.
+pub fn request_head(head: &[u8], origin: &Origin) -> Option<usize> {
+    let made = Request::read(head, |request| {
+        heads::for_server(request, &origin.0, Some("SERVERID"))
+    });
+    made.ok().flatten().map(|made| made.head.len())
 }
 
-/// A server's head made one for a client.
-pub fn prepare_response(head: &mut response::Parts) {
-    headers::prepare_response(head);
+/// A server's head read, and written anew for a new user; its length.
+pub fn response_head(head: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let for_client = ForClient {
+        version: crate::http1::Version::Http11,
+        keep_alive: true,
+        sticky: Some(("SERVERID", Some("s1"))),
+        method: &Method::GET,
+        date: &|| *b"Sun, 06 Nov 1994 08:49:37 GMT",
+        why: None,
+    };
+    out.clear();
+    let read = Response::read(head, &Method::GET, |response| {
+        for_client.write(response, out)
+    });
+    read.ok().flatten().map(|_| out.len())
 }

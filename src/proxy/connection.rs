@@ -1,44 +1,35 @@
 //! One client connection from accept to close.
 
 use std::{
-    cell::RefCell,
-    convert::Infallible,
+    cell::Cell,
     future::poll_fn,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
-    task::Poll,
+    sync::atomic::Ordering::Relaxed,
+    task::{Poll, ready},
     time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    server::conn::http1::{Builder, Connection},
-    service::service_fn,
-};
+use http::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Worker,
-    access_log::BadRequest,
-    body::ResponseBody,
-    client_io::ClientIo,
+    access_log::{BadRequest, RequestLine},
+    buffer::Buffer,
     control::Talk,
     error::Error,
-    headers::Origin,
-    service::{Client, handle},
-    upgrade::Limits,
+    heads::{self, ForServer, Origin},
+    service::{self, After},
+    upgrade::{Limits, Tunnel},
     watch::{Expired, Watch},
 };
-
-/// The largest request head, `HAProxy`'s buffer. A larger one gets 431.
-const MAX_HEAD: usize = 16 * 1024;
+use crate::http1::{Length, Request, Version};
 
 /// How long a closed connection is read on, so that a client that is still
 /// sending sees our answer and not a reset (RFC 9112 §9.6).
@@ -48,10 +39,68 @@ const LINGER: Duration = Duration::from_secs(1);
 /// the word to drain is given: its client has just connected, or never asks.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
+/// A client connection, as its requests see it.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The client's address.
+    pub(super) peer: SocketAddr,
+    /// What servers are told of it.
+    origin: Origin,
+    /// What the connection waits for.
+    pub(super) watch: Watch,
+    /// What operators see of it.
+    pub(super) talk: Rc<Talk>,
+    /// Bytes of the present request's body that have gone to a server.
+    pub(super) body_bytes: Cell<u64>,
+    /// The present request is the last one: the word to drain was given.
+    last: Cell<bool>,
+}
+
+/// The client's end of the connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// The socket.
+    pub(super) socket: TcpStream,
+    /// What was read of the request's body, and what the client has sent
+    /// ahead.
+    pub(super) input: Buffer,
+}
+
+/// A request that is to be answered.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Its method.
+    pub(super) method: Method,
+    /// Its version.
+    pub(super) version: Version,
+    /// Its head for servers.
+    pub(super) head: Vec<u8>,
+    /// The value of its sticky cookie.
+    pub(super) cookie: Option<String>,
+    /// How long its body is.
+    pub(super) length: Length,
+    /// Whether it waits for 100.
+    pub(super) expects_continue: bool,
+    /// Whether it takes trailers.
+    pub(super) takes_trailers: bool,
+    /// Whether it asks to switch protocols.
+    pub(super) upgrade: bool,
+    /// Its first line, for the log.
+    pub(super) line: Option<RequestLine>,
+    /// Bytes of its head, as it came.
+    pub(super) size: usize,
+    /// Whether its client wants to ask again.
+    pub(super) keeps_alive: bool,
+}
+
 /// How a connection came to its end.
 enum End {
-    /// hyper is done with it.
-    Done(hyper::Result<()>),
+    /// Nothing more is to be said on it. The client may not know that yet.
+    Closed,
+    /// The client is gone, or has been told before.
+    Gone,
+    /// It carries another protocol from here on.
+    Tunnel(Box<Tunnel>),
     /// It waited too long.
     Expired(Expired),
 }
@@ -65,35 +114,38 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>)
     };
     let _open = Open::count(&worker);
     let timeouts = worker.settings.timeouts;
-    let watch = Rc::new(Watch::new(timeouts, Instant::now()));
     let client = Rc::new(Client {
         peer,
         origin: Origin::new(peer, local),
-        watch: Rc::clone(&watch),
+        watch: Watch::new(timeouts, Instant::now()),
         talk: Rc::clone(&talk),
-        tunnel: RefCell::new(None),
+        body_bytes: Cell::new(0),
+        last: Cell::new(false),
     });
-    let io = ClientIo::new(socket, Rc::clone(&watch));
-    let service = service_fn(|request: Request<Incoming>| {
-        let answer = handle(Rc::clone(&worker), Rc::clone(&client), request);
-        async { Ok::<Response<ResponseBody>, Infallible>(answer.await) }
-    });
-    let mut connection = Builder::new()
-        .max_header_size(MAX_HEAD)
-        .serve_connection(io, service);
-    let end = drive(&mut connection, &watch, &worker.draining).await;
-    let parts = connection.into_parts();
-    let socket = parts.io.into_inner();
-    let tunnel = client.tunnel.take();
-    match (tunnel, end) {
-        (Some(tunnel), End::Done(Ok(()))) => {
+    let mut wire = Wire {
+        socket,
+        input: Buffer::new(&worker.buffers),
+    };
+    let end = drive(&worker, &client, &mut wire).await;
+    match end {
+        End::Tunnel(tunnel) => {
             let limits = Limits {
                 idle: timeouts.tunnel,
                 half_closed: timeouts.client,
             };
-            tunnel.run(socket, parts.read_buf, limits).await;
+            Box::pin(tunnel.run((wire.socket, wire.input), limits)).await;
         }
-        (_, end) => close(&worker, peer, socket, &end, &watch).await,
+        End::Gone | End::Expired(Expired::Client) => {}
+        End::Expired(Expired::Head) => {
+            let words = Error::RequestTimeout.last_words();
+            let read = wire.input.filled().len();
+            worker.log_refusal(&client, None, Error::RequestTimeout, read, words.len());
+            say_goodbye(wire.socket, &words).await;
+        }
+        End::Expired(Expired::Body) => {
+            say_goodbye(wire.socket, &Error::RequestTimeout.last_words()).await;
+        }
+        End::Closed | End::Expired(_) => say_goodbye(wire.socket, &[]).await,
     }
 }
 
@@ -101,33 +153,31 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>)
 ///
 /// The timer is only moved when a wait ends before it, or when it fires: most
 /// requests come and go without touching it.
-async fn drive<S>(
-    connection: &mut Connection<ClientIo, S>,
-    watch: &Watch,
-    draining: &CancellationToken,
-) -> End
-where
-    S: hyper::service::HttpService<Incoming, ResBody = ResponseBody>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+async fn drive(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> End {
+    let watch = &client.watch;
+    let mut requests = pin!(requests(worker, client, wire));
     let mut timer = pin!(sleep_until(watch.deadline().unwrap_or_else(Instant::now)));
-    let mut drain = pin!(draining.cancelled());
+    let mut timer_runs = false;
+    let mut bell = pin!(worker.last_orders.bell.notified());
+    // Whether it is going to wake this task.
+    let mut listens = false;
     let mut told_to_drain = false;
-    let mut last_exchange = false;
     poll_fn(|cx| {
-        if !told_to_drain && drain.as_mut().poll(cx).is_ready() {
+        if !listens {
+            listens = bell.as_mut().poll(cx).is_pending();
+        }
+        if !told_to_drain && worker.last_orders.called.get() {
             told_to_drain = true;
             watch.hurry(LAST_CHANCE, Instant::now());
         }
         loop {
-            if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
-                return Poll::Ready(End::Done(result));
+            if let Poll::Ready(end) = requests.as_mut().poll(cx) {
+                return Poll::Ready(end);
             }
             // Only now has it read what waited in the socket. Told earlier,
-            // hyper would close a connection whose request is there.
-            if told_to_drain && !last_exchange && !watch.expects_first_request() {
-                last_exchange = true;
-                Pin::new(&mut *connection).graceful_shutdown();
+            // it would close although a request is there.
+            if told_to_drain && !client.last.get() && !watch.expects_first_request() {
+                client.last.set(true);
                 continue;
             }
             let Some(deadline) = watch.deadline() else {
@@ -135,8 +185,15 @@ where
             };
             if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
+                timer_runs = false;
             }
-            if timer.as_mut().poll(cx).is_pending() {
+            // It wakes this task, and no other, so it need not be asked before
+            // its time.
+            if timer_runs && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            timer_runs = timer.as_mut().poll(cx).is_pending();
+            if timer_runs {
                 return Poll::Pending;
             }
             match watch.expire(Instant::now()) {
@@ -150,39 +207,205 @@ where
     .await
 }
 
-async fn close(worker: &Worker, peer: SocketAddr, mut socket: TcpStream, end: &End, watch: &Watch) {
-    let bad_request = match end {
-        End::Expired(Expired::Head) => Some(BadRequest::too_slow()),
-        End::Done(Err(err)) if err.is_parse() && !err.is_incomplete_message() => {
-            Some(BadRequest::unreadable(err))
+/// Answers one request after the other.
+async fn requests(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> End {
+    loop {
+        let (asked, refused) = match next(worker, client, wire).await {
+            Next::Asked(asked, None) => (asked, None),
+            Next::Asked(asked, error) => (asked, error),
+            Next::Refused(error) => {
+                refuse(worker, client, wire, None, error).await;
+                return End::Closed;
+            }
+            Next::Nothing => return End::Gone,
+            Next::BrokenOff => {
+                let what = BadRequest::broken_off(wire.input.filled().len() as u64);
+                worker.log_bad_request(client, None, what);
+                return End::Gone;
+            }
+            Next::Draining => return End::Closed,
+        };
+        if let Some(error) = refused {
+            refuse(worker, client, wire, asked.line, error).await;
+            return End::Closed;
         }
-        End::Done(Err(_)) if watch.head_arrives_since().is_some() => Some(BadRequest::broken_off()),
-        End::Expired(_) | End::Done(_) => None,
-    };
-    if let Some(what) = bad_request {
-        // What was sent ahead of its turn has taken no time.
-        let took = watch.head_arrives_since().map(|since| since.elapsed());
-        worker.log_bad_request(peer, took.unwrap_or_default(), what);
-    }
-    match end {
-        End::Expired(Expired::Head | Expired::Body) => {
-            let answer = Error::RequestTimeout.raw_response();
-            // The client may be gone; there is nobody else to tell.
-            timeout(LINGER, socket.write_all(&answer)).await.ok();
+        // Behind a pointer: most connections are idle most of the time.
+        match Box::pin(service::answer(worker, client, wire, asked)).await {
+            After::Next => {}
+            After::Close => return End::Closed,
+            After::Gone => return End::Gone,
+            After::Tunnel(tunnel) => return End::Tunnel(tunnel),
         }
-        End::Expired(Expired::Client) => return,
-        End::Expired(_) | End::Done(_) => {}
     }
-    timeout(LINGER, linger(socket)).await.ok();
 }
 
-/// Says goodbye, then reads what the client still sends.
-async fn linger(mut socket: TcpStream) {
-    if socket.shutdown().await.is_err() {
-        return;
+/// What comes next on a connection.
+enum Next {
+    /// A request, and why it is refused, if it is.
+    Asked(Asked, Option<Error>),
+    /// Something that is no request.
+    Refused(Error),
+    /// Nothing: the client has closed.
+    Nothing,
+    /// The client has closed in the middle of a head.
+    BrokenOff,
+    /// Nothing was asked, and nothing more is to be.
+    Draining,
+}
+
+async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
+    let mut looked_at = 0;
+    if !wire.input.is_empty() {
+        client.watch.read(Instant::now);
     }
-    let mut rest = [0; 4096];
-    while matches!(socket.read(&mut rest).await, Ok(read) if read > 0) {}
+    loop {
+        let there = wire.input.filled();
+        // A head that dribbles in is not read from its beginning every time.
+        if there.len() > looked_at && (looked_at == 0 || may_end_behind(there, looked_at)) {
+            let read = Request::read(there, |request| worker.prepare(client, request));
+            match read {
+                Ok(Some((asked, error))) => {
+                    wire.input.consume(asked.size);
+                    return Next::Asked(asked, error);
+                }
+                Ok(None) => {}
+                Err(malformed) => return Next::Refused(malformed.into()),
+            }
+        }
+        looked_at = there.len();
+        if wire.input.is_full() {
+            return Next::Refused(too_large(wire.input.filled()));
+        }
+        let Wire { socket, input } = &mut *wire;
+        let read = poll_fn(|cx| {
+            if client.last.get() && input.is_empty() {
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Some(ready!(input.poll_fill(socket, cx))))
+        });
+        match read.await {
+            None => return Next::Draining,
+            Some(Ok(1..)) => client.watch.read(Instant::now),
+            Some(_) if wire.input.is_empty() => return Next::Nothing,
+            Some(_) => return Next::BrokenOff,
+        }
+    }
+}
+
+/// Whether a head may be complete with what stands behind `seen` bytes of it.
+fn may_end_behind(head: &[u8], seen: usize) -> bool {
+    let new = head.get(seen.saturating_sub(3)..).unwrap_or_default();
+    memchr::memmem::find(new, b"\n\r\n").is_some() || memchr::memmem::find(new, b"\n\n").is_some()
+}
+
+/// RFC 9112 §3: of a head that is too large the target may be the part that is.
+fn too_large(head: &[u8]) -> Error {
+    if memchr::memchr(b'\n', head).is_none() {
+        Error::TargetTooLong
+    } else {
+        Error::HeadTooLarge
+    }
+}
+
+impl Worker {
+    /// Makes a request ready for servers, and says why it is refused, if it is.
+    fn prepare(&self, client: &Client, request: &Request<'_, '_>) -> (Asked, Option<Error>) {
+        let sticky = self.settings.cookie.as_deref();
+        let ForServer { head, cookie } = heads::for_server(request, &client.origin, sticky);
+        let bodiless = matches!(request.method, Method::GET | Method::HEAD | Method::DELETE);
+        let refused = if request.method == Method::CONNECT {
+            Some(Error::MethodNotAllowed)
+        } else if request.version == Version::Http10 && bodiless && request.has_body() {
+            Some(Error::PayloadTooLarge)
+        } else {
+            None
+        };
+        let asked = Asked {
+            method: request.method.clone(),
+            version: request.version,
+            head,
+            cookie,
+            length: request.length,
+            expects_continue: request.expects_continue && request.version == Version::Http11,
+            takes_trailers: request.takes_trailers,
+            upgrade: request.upgrade.is_some(),
+            line: self.access_log.is_some().then(|| RequestLine::new(request)),
+            size: request.size,
+            keeps_alive: request.keeps_alive(),
+        };
+        (asked, refused)
+    }
+
+    fn log_refusal(
+        &self,
+        client: &Client,
+        line: Option<RequestLine>,
+        error: Error,
+        bytes_in: usize,
+        bytes_out: usize,
+    ) {
+        let what = BadRequest::refused(error, bytes_in as u64, bytes_out as u64);
+        self.log_bad_request(client, line, what);
+    }
+
+    fn log_bad_request(&self, client: &Client, line: Option<RequestLine>, what: BadRequest) {
+        let all = self.ledger.all();
+        let status = what.status.as_u16();
+        if what.status == http::StatusCode::METHOD_NOT_ALLOWED {
+            all.denied(status);
+        } else {
+            all.unread(status);
+        }
+        if let Some(log) = &self.access_log {
+            let connections = self.ledger.shared().frontend.connections.get();
+            // What was sent ahead of its turn has taken no time.
+            let took = client
+                .watch
+                .head_arrives_since()
+                .map(|since| since.elapsed());
+            log.write_bad_request(
+                client.peer,
+                took.unwrap_or_default(),
+                connections,
+                line,
+                what,
+            );
+        }
+    }
+}
+
+/// Answers what is no request, or none for us.
+async fn refuse(
+    worker: &Worker,
+    client: &Client,
+    wire: &mut Wire,
+    line: Option<RequestLine>,
+    error: Error,
+) {
+    let words = error.last_words();
+    worker.log_refusal(client, line, error, wire.input.filled().len(), words.len());
+    timeout(LINGER, wire.socket.write_all(&words)).await.ok();
+}
+
+impl Client {
+    /// Whether the client may ask again once this request is answered.
+    pub(super) fn may_ask_again(&self, worker: &Worker, asked: &Asked) -> bool {
+        // Looked up as late as can be: the end may have come near meanwhile.
+        asked.keeps_alive && !self.last.get() && !worker.ending.load(Relaxed)
+    }
+}
+
+/// Says `words` and goodbye, then reads what the client still sends.
+async fn say_goodbye(mut socket: TcpStream, words: &[u8]) {
+    let goodbye = async {
+        // The client may be gone; there is nobody else to tell.
+        if socket.write_all(words).await.is_err() || socket.shutdown().await.is_err() {
+            return;
+        }
+        let mut rest = vec![0; 4096];
+        while matches!(socket.read(&mut rest).await, Ok(read) if read > 0) {}
+    };
+    timeout(LINGER, Box::pin(goodbye)).await.ok();
 }
 
 /// Has the worker know a connection for as long as it is open.

@@ -1,7 +1,9 @@
 //! What can go wrong with a request, and what the client is told.
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::StatusCode;
+
+use super::heads::push_connection;
+use crate::http1::{Malformed, Version};
 
 /// Why a request got no answer from a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +11,12 @@ pub(super) enum Error {
     /// The request breaks a rule of HTTP that a server might read differently.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
+    /// The request's head is larger than anybody here would read.
+    #[error("request head too large")]
+    HeadTooLarge,
+    /// So is its target alone.
+    #[error("request target too long")]
+    TargetTooLong,
     /// A method that a reverse proxy has no use for.
     #[error("method not allowed")]
     MethodNotAllowed,
@@ -55,6 +63,8 @@ impl Error {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::ClientAbort => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownCoding => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -72,6 +82,8 @@ impl Error {
     pub(super) fn termination(self) -> Termination {
         Termination(match self {
             Self::BadRequest(_)
+            | Self::HeadTooLarge
+            | Self::TargetTooLong
             | Self::MethodNotAllowed
             | Self::UnknownCoding
             | Self::PayloadTooLarge => *b"PR",
@@ -87,43 +99,79 @@ impl Error {
         })
     }
 
-    /// The answer, in `HAProxy`'s words.
-    pub(super) fn response(self) -> Response<Bytes> {
-        let status = self.status();
+    /// Appends the answer, in `HAProxy`'s words; gives the size of its head.
+    pub(super) fn write(self, answer: &mut Vec<u8>, to: &Asker<'_>) -> usize {
+        let (status, before) = (self.status(), answer.len());
         let body = body(status);
-        let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-        if self.ends_connection() {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        if self == Self::MethodNotAllowed {
-            let allowed = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE";
-            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
-        }
-        response
-    }
-
-    /// The answer as bytes, for a connection on which no exchange began.
-    pub(super) fn raw_response(self) -> Vec<u8> {
-        let status = self.status();
-        let body = body(status);
-        format!(
+        let first = format!(
             "HTTP/1.1 {} {}\r\ncontent-length: {}\r\ncache-control: no-cache\r\n\
-             content-type: text/html\r\nconnection: close\r\n\r\n{body}",
+             content-type: text/html\r\n",
             status.as_u16(),
             reason(status),
             body.len(),
-        )
-        .into_bytes()
+        );
+        answer.extend_from_slice(first.as_bytes());
+        if self == Self::MethodNotAllowed {
+            let allowed = "allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
+            answer.extend_from_slice(allowed.as_bytes());
+        }
+        if let Some(why) = to.why {
+            answer.extend_from_slice(format!("x-lb-why: {why}\r\n").as_bytes());
+        }
+        push_connection(answer, to.version, to.keep_alive);
+        answer.extend_from_slice(b"\r\n");
+        let head = answer.len() - before;
+        if !to.head_only {
+            answer.extend_from_slice(body.as_bytes());
+        }
+        head
+    }
+
+    /// The answer where nothing is known of who asked: the connection ends.
+    pub(super) fn last_words(self) -> Vec<u8> {
+        let mut answer = Vec::new();
+        self.write(&mut answer, &Asker::unknown());
+        answer
     }
 
     /// Whether what follows on the connection can no longer be trusted to be
     /// the beginning of a request.
-    fn ends_connection(self) -> bool {
+    pub(super) fn ends_connection(self) -> bool {
         self.status().is_client_error()
+    }
+}
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Rule(rule) => Self::BadRequest(rule),
+            Malformed::TooManyFields => Self::HeadTooLarge,
+            Malformed::UnknownCoding => Self::UnknownCoding,
+        }
+    }
+}
+
+/// What an answer of our own has to know of the request.
+#[derive(Debug)]
+pub(super) struct Asker<'a> {
+    /// Its version.
+    pub(super) version: Version,
+    /// Whether it was a HEAD request, whose answer has no body.
+    pub(super) head_only: bool,
+    /// Whether the client may ask again on its connection.
+    pub(super) keep_alive: bool,
+    /// Why the request went where it went (`--explain`).
+    pub(super) why: Option<&'a str>,
+}
+
+impl Asker<'_> {
+    fn unknown() -> Self {
+        Self {
+            version: Version::Http11,
+            head_only: false,
+            keep_alive: false,
+            why: None,
+        }
     }
 }
 
@@ -206,24 +254,46 @@ mod tests {
 
     #[test]
     fn the_503_page_is_haproxys_to_the_letter() {
-        let response = Error::NoServer.response();
-        assert_eq!(response.status(), 503);
+        let answer = String::from_utf8(Error::NoServer.last_words()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+            "{head}"
+        );
         assert_eq!(
-            response.body().as_ref(),
-            b"<html><body><h1>503 Service Unavailable</h1>\n\
-              No server is available to handle this request.\n</body></html>\n"
+            body,
+            "<html><body><h1>503 Service Unavailable</h1>\n\
+             No server is available to handle this request.\n</body></html>\n"
         );
     }
 
     #[test]
-    fn a_raw_response_announces_its_length_and_closes() {
-        let raw = String::from_utf8(Error::RequestTimeout.raw_response()).unwrap();
-        let (head, body) = raw.split_once("\r\n\r\n").unwrap();
+    fn an_answer_announces_its_length_and_what_becomes_of_the_connection() {
+        let ask = |keep_alive, head_only| {
+            let mut answer = Vec::new();
+            let version = Version::Http11;
+            let asker = Asker {
+                version,
+                head_only,
+                keep_alive,
+                why: Some("because"),
+            };
+            let head = Error::RequestTimeout.write(&mut answer, &asker);
+            let answer = String::from_utf8(answer).unwrap();
+            let (head, body) = answer.split_at(head);
+            (head.to_owned(), body.to_owned())
+        };
+        let (head, body) = ask(false, false);
         assert!(
             head.starts_with("HTTP/1.1 408 Request Time-out\r\n"),
             "{head}"
         );
-        assert!(head.contains(&format!("content-length: {}", body.len())));
-        assert!(head.contains("connection: close"));
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len())),
+            "{head}"
+        );
+        assert!(head.contains("connection: close\r\n") && head.contains("x-lb-why: because\r\n"));
+        let (head, body) = ask(true, true);
+        assert!(!head.contains("connection:") && body.is_empty());
     }
 }

@@ -2,24 +2,21 @@
 //! dropped, whichever way the exchange ended.
 
 use std::{
-    mem,
-    net::SocketAddr,
+    cell::Cell,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use http::{Method, StatusCode, Uri, Version};
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{
     Worker,
     access_log::{Record, RequestLine, ServerLoad},
-    control::Talk,
+    connection::{Asked, Client},
     error::{Error, Termination},
     explain::Why,
-    service::Client,
-    watch::Watch,
 };
 use crate::{
     counters::{OwnCounter, Traffic},
@@ -58,14 +55,11 @@ pub(super) enum CookieSent {
 /// Purposefully not `Clone`: its drop counts the exchange, exactly once.
 pub(super) struct Exchange {
     worker: Rc<Worker>,
-    watch: Rc<Watch>,
-    talk: Rc<Talk>,
-    peer: SocketAddr,
+    client: Rc<Client>,
     begun: Instant,
     head_time: Duration,
-    method: Method,
-    uri: Uri,
-    version: Version,
+    /// For the log, where there is one.
+    line: Option<RequestLine>,
     server: Option<Arc<Server>>,
     affinity: Affinity,
     cookie_sent: CookieSent,
@@ -76,6 +70,7 @@ pub(super) struct Exchange {
     status: Option<StatusCode>,
     bytes_in: u64,
     bytes_out: u64,
+    body_bytes_out: Cell<u64>,
     /// By how much the heads grew on their way through.
     request_growth: i64,
     response_growth: i64,
@@ -87,8 +82,7 @@ pub(super) struct Exchange {
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Exchange")
-            .field("method", &self.method)
-            .field("uri", &self.uri)
+            .field("line", &self.line)
             .field("status", &self.status)
             .finish_non_exhaustive()
     }
@@ -96,27 +90,19 @@ impl std::fmt::Debug for Exchange {
 
 impl Exchange {
     /// A request whose head has just arrived.
-    pub(super) fn begin<B>(
-        worker: &Rc<Worker>,
-        client: &Client,
-        request: &http::Request<B>,
-    ) -> Box<Self> {
+    pub(super) fn begin(worker: &Rc<Worker>, client: &Rc<Client>, asked: &mut Asked) -> Box<Self> {
         let begun = Instant::now();
         let head_since = client.watch.begin_exchange(begun);
         client.talk.begin(begun);
         worker.ledger.all().traffic.requests.inc();
         worker.ledger.shared().backend.active.inc();
-        let first_line = first_line(request.method(), request.uri());
+        let (received, sent) = (asked.size as u64, asked.head.len() as u64);
         Box::new(Self {
             worker: Rc::clone(worker),
-            watch: Rc::clone(&client.watch),
-            talk: Rc::clone(&client.talk),
-            peer: client.peer,
+            client: Rc::clone(client),
             begun,
             head_time: begun - head_since,
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
+            line: asked.line.take(),
             server: None,
             affinity: Affinity::Off,
             cookie_sent: CookieSent::None,
@@ -125,9 +111,10 @@ impl Exchange {
             connect_time: None,
             response_time: None,
             status: None,
-            bytes_in: super::headers::wire_size(request.headers(), first_line),
+            bytes_in: received,
             bytes_out: 0,
-            request_growth: 0,
+            body_bytes_out: Cell::new(0),
+            request_growth: growth(received, sent),
             response_growth: 0,
             retries: 0,
             redispatched: false,
@@ -152,7 +139,7 @@ impl Exchange {
                 self.count_at(&before, |traffic| &traffic.redispatches);
             }
         }
-        self.talk.goes_to(server.life);
+        self.client.talk.goes_to(server.life);
         server.live.counters.active.inc();
         // The totals have it since its head arrived.
         let tally = self.worker.ledger.server(&server.live);
@@ -161,13 +148,6 @@ impl Exchange {
             self.count_at(server, |traffic| &traffic.balanced);
         }
         self.server = Some(Arc::clone(server));
-    }
-
-    /// Its head is ready for servers. Nothing of its body has gone by yet.
-    pub(super) fn prepared(&mut self, head: &http::request::Parts) {
-        let first_line = first_line(&head.method, &head.uri);
-        let size = super::headers::wire_size(&head.headers, first_line);
-        self.request_growth = growth(self.bytes_in, size);
     }
 
     /// What its cookie turned out to be.
@@ -226,24 +206,29 @@ impl Exchange {
     pub(super) fn begin_response(&mut self, head_bytes: u64, received: u64) {
         self.bytes_out += head_bytes;
         self.response_growth = growth(received, head_bytes);
-        self.watch.begin_response();
+        self.client.watch.begin_response();
         self.termination = Termination::CLIENT_GONE_IN_DATA;
     }
 
     /// The head of an answer of our own goes to the client.
     pub(super) fn begin_own_response(&mut self, head_bytes: u64) {
         self.bytes_out += head_bytes;
-        self.watch.begin_response();
+        self.client.watch.begin_response();
     }
 
-    /// Bytes of the request's body went by.
+    /// Bytes of the client's went by in a tunnel.
     pub(super) fn add_bytes_in(&mut self, bytes: u64) {
         self.bytes_in += bytes;
     }
 
-    /// Bytes of the response's body went by.
+    /// Bytes of an answer of our own, or of the server's in a tunnel, went by.
     pub(super) fn add_bytes_out(&mut self, bytes: u64) {
         self.bytes_out += bytes;
+    }
+
+    /// Where bytes of the response's body are counted that go by.
+    pub(super) fn body_bytes_out(&self) -> &Cell<u64> {
+        &self.body_bytes_out
     }
 
     /// The balancer answers by itself.
@@ -275,12 +260,6 @@ impl Exchange {
         self.count_traffic(&all.traffic, total);
         if let Some(status) = self.status {
             all.response(status.as_u16());
-        }
-        if self.termination.0[1] == b'R' {
-            match self.status {
-                Some(StatusCode::METHOD_NOT_ALLOWED) => all.denied.inc(),
-                _ => all.request_errors.inc(),
-            }
         }
         if self.affinity == Affinity::Down && self.cookie_sent == CookieSent::Inserted {
             all.rebinds.inc();
@@ -325,12 +304,11 @@ impl Exchange {
         let totals = self.worker.ledger.shared();
         let connections = totals.frontend.connections.get();
         let server = self.server.take();
-        let accepted = self.termination.0 != *b"PR";
         log.write(Box::new(Record {
             at: SystemTime::now(),
-            peer: self.peer,
-            accepted,
-            head_time: accepted.then_some(self.head_time),
+            peer: self.client.peer,
+            accepted: true,
+            head_time: Some(self.head_time),
             wait_time: self.wait_time,
             connect_time: self.connect_time,
             response_time: self.response_time,
@@ -350,18 +328,14 @@ impl Exchange {
             server,
             retries: self.retries,
             redispatched: self.redispatched,
-            request: Some(RequestLine::new(
-                mem::take(&mut self.method),
-                &self.uri,
-                self.version,
-            )),
+            request: self.line.take(),
             why: self.why.take(),
         }));
     }
 
     /// Where the client left without an answer: what we were waiting for.
     fn place_client_gone(&mut self) {
-        if self.termination == Termination::CLIENT_GONE && !self.watch.is_with_server() {
+        if self.termination == Termination::CLIENT_GONE && !self.client.watch.is_with_server() {
             self.termination = if self.server.is_some() {
                 Termination::CLIENT_GONE_IN_CONNECT
             } else {
@@ -376,24 +350,20 @@ impl Drop for Exchange {
         let now = Instant::now();
         let total = now - self.begun;
         self.place_client_gone();
-        if self.watch.client_expired() {
+        if self.client.watch.client_expired() {
             self.termination = self.termination.client_timed_out();
             self.status.get_or_insert(Error::RequestTimeout.status());
         }
-        if self.talk.ended_by_operator() {
+        if self.client.talk.ended_by_operator() {
             self.termination = self.termination.ended_by_operator();
         }
-        self.talk.end();
-        self.watch.end_exchange(now);
+        self.bytes_in += self.client.body_bytes.take();
+        self.bytes_out += self.body_bytes_out.take();
+        self.client.talk.end();
+        self.client.watch.end_exchange(now);
         self.count(total);
         self.log(total);
     }
-}
-
-/// The length of a request's first line, with its end.
-fn first_line(method: &Method, uri: &Uri) -> usize {
-    let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
-    method.as_str().len() + path + "  HTTP/1.1\r\n".len()
 }
 
 fn growth(from: u64, to: u64) -> i64 {

@@ -9,15 +9,18 @@ mod access_log;
 #[doc(hidden)]
 pub mod bench;
 mod body;
-mod client_io;
+mod buffer;
 mod connection;
 mod control;
+mod conversation;
+mod date;
 mod error;
 mod exchange;
 mod explain;
-mod headers;
+mod heads;
 mod ledger;
 mod load;
+mod pieces;
 mod retry;
 mod service;
 mod upgrade;
@@ -25,7 +28,7 @@ mod upstream;
 mod watch;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
@@ -39,7 +42,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
     net::TcpStream,
     runtime::LocalOptions,
-    sync::{broadcast::error::RecvError, mpsc},
+    sync::{Notify, broadcast::error::RecvError, mpsc},
     task::spawn_local,
     time::{Instant, interval, timeout},
 };
@@ -55,8 +58,9 @@ pub use self::{
 };
 use self::{
     accept::{accept, take_over},
-    access_log::BadRequest,
+    buffer::Buffers,
     control::{Connections, Talk},
+    date::Date,
     ledger::Ledger,
     load::Place,
     upstream::Upstreams,
@@ -112,6 +116,21 @@ pub struct Shared {
     pub control: Control,
 }
 
+/// The word to drain as a worker's connections hear it: a look at it costs
+/// nothing, where one at the process's takes a lock that workers share.
+#[derive(Debug, Default)]
+struct LastOrders {
+    called: Cell<bool>,
+    bell: Notify,
+}
+
+impl LastOrders {
+    fn call(&self) {
+        self.called.set(true);
+        self.bell.notify_waiters();
+    }
+}
+
 /// One worker's own things.
 struct Worker {
     settings: Arc<Settings>,
@@ -124,7 +143,10 @@ struct Worker {
     explains: bool,
     ending: Arc<AtomicBool>,
     draining: CancellationToken,
+    last_orders: LastOrders,
     upstreams: Rc<Upstreams>,
+    buffers: Rc<Buffers>,
+    date: Date,
     budget: TpsBudget,
     rng: RefCell<SmallRng>,
     connections: TaskTracker,
@@ -190,6 +212,7 @@ async fn run(seat: Seat, listeners: Vec<TcpListener>, shared: Shared) {
         .map(|listener| spawn_local(accept(Rc::clone(&worker), listener)))
         .collect();
     draining.cancelled().await;
+    worker.last_orders.call();
     for task in accepting.into_iter().chain([taking_over]) {
         task.await.ok();
     }
@@ -227,6 +250,7 @@ async fn keep_house(worker: Rc<Worker>) {
 impl Worker {
     fn new(index: usize, workers: Workers, shared: Shared) -> Self {
         let ledger = Ledger::new(Slot::new(index), shared.totals);
+        let buffers = Rc::default();
         let log = shared.access_log.as_ref();
         let explains = shared.settings.explain || log.is_some_and(AccessLog::explains);
         Self {
@@ -235,11 +259,14 @@ impl Worker {
             pool: RefCell::new(shared.pool.cached()),
             reader: shared.pool,
             inputs: shared.inputs,
-            upstreams: Rc::new(Upstreams::new(ledger.clone())),
+            upstreams: Rc::new(Upstreams::new(ledger.clone(), &buffers)),
+            buffers,
+            date: Date::default(),
             ledger,
             access_log: shared.access_log,
             ending: shared.ending,
             draining: shared.draining,
+            last_orders: LastOrders::default(),
             budget: retry_budget(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             connections: TaskTracker::new(),
@@ -260,14 +287,6 @@ impl Worker {
         };
         let task = spawn_local(self.connections.track_future(serving));
         self.known.add(talk, task.abort_handle());
-    }
-
-    fn log_bad_request(&self, peer: SocketAddr, took: Duration, what: BadRequest) {
-        self.ledger.all().unread(what.status);
-        if let Some(log) = &self.access_log {
-            let connections = self.ledger.shared().frontend.connections.get();
-            log.write_bad_request(peer, took, connections, what);
-        }
     }
 }
 

@@ -1,35 +1,27 @@
 //! A request's way through the balancer: choose a server, send, and if that
 //! fails and may be repeated, choose another.
 
-use std::{
-    net::SocketAddr,
-    rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request,
-};
-use hyper::body::{Body, Incoming};
+use http::Method;
 use tokio::time::{Instant, timeout_at};
 use tower::retry::budget::Budget;
 
 use super::{
     Worker,
-    body::{Progress, RequestBody, ResponseBody},
-    control::Talk,
-    error::Error,
-    exchange::{Affinity, CookieSent, Exchange},
+    body::Body,
+    connection::{Asked, Client, Wire},
+    conversation::{Conversation, Stop, gone},
+    error::{Asker, Error},
+    exchange::{Affinity, Exchange},
     explain::Why,
-    headers,
+    pieces,
     retry::{Sent, may_repeat},
     upgrade::Tunnel,
-    upstream::{Answer, Failure, FailureKind, IMPATIENT},
-    watch::Watch,
+    upstream::{Failure, FailureKind, IMPATIENT, Lease},
 };
 use crate::{
-    balance::{self, Tried, sticky},
+    balance::{self, Tried},
     counters::Gauge,
     pool::{Server, Snapshot, state::Fault},
 };
@@ -43,163 +35,137 @@ const TURN_AROUND: Duration = Duration::from_secs(1);
 /// return: in a pool that has long been empty nobody should wait.
 const RECENT_LOSS: Duration = Duration::from_secs(5);
 
-/// A client connection, as its requests see it.
+/// What becomes of the connection behind a request.
 #[derive(Debug)]
-pub(super) struct Client {
-    /// The client's address.
-    pub(super) peer: SocketAddr,
-    /// What servers are told of it.
-    pub(super) origin: headers::Origin,
-    /// What the connection waits for.
-    pub(super) watch: Rc<Watch>,
-    /// What operators see of it.
-    pub(super) talk: Rc<Talk>,
-    /// Set by a request that was answered by 101: what the connection becomes.
-    pub(super) tunnel: std::cell::RefCell<Option<Tunnel>>,
+pub(super) enum After {
+    /// The next request may come.
+    Next,
+    /// It is closed, and the client may still be sending.
+    Close,
+    /// It is closed: the client is gone, or knows that nothing more comes.
+    Gone,
+    /// It carries another protocol.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Answers one request.
-pub(super) async fn handle(
-    worker: Rc<Worker>,
-    client: Rc<Client>,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    let mut response = answer(&worker, &client, request).await;
-    // Looked up only now: the end may have come near meanwhile.
-    if worker.ending.load(Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
-    }
-    response
-}
-
-async fn answer(
+pub(super) async fn answer(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    let mut exchange = Exchange::begin(worker, client, &request);
-    match forward(worker, client, request, &mut exchange).await {
-        Ok(forwarded) => forwarded.into_response(worker, client, exchange),
-        Err(error) => {
-            exchange.fail(error);
-            let (mut head, text) = error.response().into_parts();
-            worker.tell_why(&mut head.headers, &exchange);
-            exchange.begin_own_response(headers::wire_size(&head.headers, FIRST_LINE));
-            Response::from_parts(head, ResponseBody::own(text, exchange))
+    wire: &mut Wire,
+    mut asked: Asked,
+) -> After {
+    let mut exchange = Exchange::begin(worker, client, &mut asked);
+    let mut body = Body::new(asked.length);
+    worker.budget.deposit();
+    let mut conversation = Conversation {
+        worker,
+        client,
+        asked: &asked,
+        wire,
+        body: &mut body,
+        exchange: &mut exchange,
+    };
+    let error = match forward(&mut conversation).await {
+        Ok(Forwarded::Whole(after)) => return after,
+        Ok(Forwarded::Switched(lease)) => {
+            let closing = worker.upstreams.open_tunnel(lease.server().life);
+            let (server, counted) = lease.give_away();
+            let tunnel = Tunnel::new(server, counted, closing, exchange);
+            return After::Tunnel(Box::new(tunnel));
         }
+        Err(Stop::ClientGone) => return After::Gone,
+        Err(Stop::BrokenOff) => return After::Close,
+        Err(Stop::Error(error)) => error,
+    };
+    exchange.fail(error);
+    // A body that is there already need not end the connection.
+    let keep_alive = !error.ends_connection()
+        && body.skip(&mut wire.input)
+        && client.may_ask_again(worker, &asked);
+    let why = worker.why(&exchange);
+    let asker = Asker {
+        version: asked.version,
+        head_only: asked.method == Method::HEAD,
+        keep_alive,
+        why: why.as_deref(),
+    };
+    let mut answer = Vec::new();
+    let head = error.write(&mut answer, &asker);
+    exchange.begin_own_response(head as u64);
+    exchange.add_bytes_out((answer.len() - head) as u64);
+    let written = pieces::write(&mut wire.socket, &mut answer, b"", b"", Some(&client.watch)).await;
+    match written {
+        Ok(()) if keep_alive => After::Next,
+        Ok(()) => After::Close,
+        Err(_) => After::Gone,
     }
 }
 
-/// `HTTP/1.1 200 OK` and the end of the line.
-const FIRST_LINE: usize = 17;
-
-/// A server's answer with all that is needed to pass it on.
-struct Forwarded {
-    answer: Answer,
-    method: Method,
-    server: Arc<Server>,
-    upgrade: bool,
-    progress: Option<Rc<Progress>>,
+/// How a request was answered by a server.
+#[derive(Debug)]
+pub(super) enum Forwarded {
+    /// By a response that has gone to the client.
+    Whole(After),
+    /// By 101, which has gone to the client.
+    Switched(Lease),
 }
 
 /// What of a request outlives an attempt.
 struct Attempts<'a> {
     worker: &'a Rc<Worker>,
-    watch: &'a Rc<Watch>,
-    cookie: Option<String>,
+    cookie: Option<&'a str>,
     tried: Tried,
     left: u32,
 }
 
-async fn forward(
-    worker: &Rc<Worker>,
-    client: &Client,
-    request: Request<Incoming>,
-    exchange: &mut Exchange,
-) -> Result<Forwarded, Error> {
-    let (mut head, body) = request.into_parts();
-    let has_body = !body.is_end_stream();
-    headers::check(&head, has_body)?;
-    let cookie_name = worker.settings.cookie.as_deref();
-    let cookie = cookie_name.and_then(|name| sticky::take(&mut head.headers, name));
-    let upgrade = headers::prepare_request(&mut head, &client.origin);
-    exchange.prepared(&head);
-    let method = head.method.clone();
-    let repeatable = may_repeat(Sent::Perhaps, &method, has_body);
-
-    let (body, progress) = request_body(body, has_body, &client.watch);
-    let spare = repeatable.then(|| copy(&head));
-    let mut request = Some(Request::from_parts(head, body));
+async fn forward(conversation: &mut Conversation<'_>) -> Result<Forwarded, Stop> {
+    let Conversation { worker, asked, .. } = *conversation;
+    let has_body = !conversation.body.is_over();
+    let repeatable = may_repeat(Sent::Perhaps, &asked.method, has_body);
     let mut attempts = Attempts {
         worker,
-        watch: &client.watch,
-        cookie,
+        cookie: asked.cookie.as_deref(),
         tried: Tried::default(),
         left: worker.settings.retries,
     };
-    worker.budget.deposit();
     loop {
-        let server = attempts.choose(exchange).await?;
-        let Some(next) = request.take().or_else(|| spare.as_ref().map(again)) else {
-            return Err(Error::ServerAbort);
+        let exchange = &mut *conversation.exchange;
+        let server = unless_gone(conversation.wire, attempts.choose(exchange)).await??;
+        let failure = loop {
+            match attempts
+                .lease(conversation.wire, &server, repeatable)
+                .await?
+            {
+                Ok(lease) => match conversation.hold(lease, repeatable).await? {
+                    Ok(forwarded) => return Ok(forwarded),
+                    // It was closed while it was idle, which is no attempt.
+                    Err(failure) if failure.reused && failure.sent == Sent::Nothing => {}
+                    Err(failure) => break failure,
+                },
+                Err(failure) => break failure,
+            }
         };
-        match attempts.send(&server, next, repeatable).await {
-            Ok(answer) => {
-                exchange.connected(answer.connect_time);
-                let forwarded = Forwarded {
-                    answer,
-                    method,
-                    server,
-                    upgrade,
-                    progress,
-                };
-                return forwarded.checked(worker, exchange);
-            }
-            Err(failure) if progress.as_ref().is_some_and(|p| p.broken()) => {
-                exchange.not_answered(failure.connect_time);
-                return Err(Error::ClientAbort);
-            }
-            Err(failure) => {
-                exchange.not_answered(failure.connect_time);
-                attempts.note(&server, &failure);
-                if !attempts.may_go_on(&failure, &method, has_body) {
-                    return Err(failure.kind.into());
-                }
-                request = failure.request;
-            }
+        conversation.exchange.not_answered(failure.connect_time);
+        attempts.note(&server, &failure);
+        if !attempts.may_go_on(&failure, &asked.method, has_body) {
+            return Err(Stop::Error(failure.kind.into()));
         }
     }
 }
 
-fn request_body(
-    body: Incoming,
-    has_body: bool,
-    watch: &Rc<Watch>,
-) -> (RequestBody, Option<Rc<Progress>>) {
-    if !has_body {
-        return (RequestBody::Empty, None);
-    }
-    let progress = Rc::<Progress>::default();
-    let body = RequestBody::Client {
-        body,
-        watch: Rc::clone(watch),
-        progress: Rc::clone(&progress),
-    };
-    (body, Some(progress))
-}
-
-fn copy(head: &request::Parts) -> Request<()> {
-    let mut copy = Request::new(());
-    *copy.method_mut() = head.method.clone();
-    *copy.uri_mut() = head.uri.clone();
-    *copy.headers_mut() = head.headers.clone();
-    copy
-}
-
-fn again(spare: &Request<()>) -> Request<RequestBody> {
-    let (head, ()) = spare.clone().into_parts();
-    Request::from_parts(head, RequestBody::Empty)
+/// Goes on for as long as the client is there.
+async fn unless_gone<T>(wire: &mut Wire, what: impl Future<Output = T>) -> Result<T, Stop> {
+    let mut what = pin!(what);
+    let (mut from, _) = wire.socket.split();
+    let mut gone = pin!(gone(&mut from, &mut wire.input));
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = what.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        gone.as_mut().poll(cx).map(|()| Err(Stop::ClientGone))
+    })
+    .await
 }
 
 impl Attempts<'_> {
@@ -241,7 +207,7 @@ impl Attempts<'_> {
             at: Instant::now(),
             algorithm: self.worker.settings.balance,
             affinity,
-            cookie: self.cookie.clone(),
+            cookie: self.cookie.map(str::to_owned),
             chosen: chosen.map(|server| server.life),
             tried: self.tried.lives().to_vec(),
             attempt: before + 1,
@@ -252,7 +218,7 @@ impl Attempts<'_> {
         if self.worker.settings.cookie.is_none() {
             return Err(Affinity::Off);
         }
-        let Some(cookie) = &self.cookie else {
+        let Some(cookie) = self.cookie else {
             return Err(Affinity::New);
         };
         match snapshot.by_name(cookie) {
@@ -271,22 +237,26 @@ impl Attempts<'_> {
         self.tried.is_empty() && (!snapshot.last_loss.is_some_and(lately) || rested())
     }
 
-    async fn send(
+    /// A connection to the server: an idle one, or else a new one.
+    async fn lease(
         &self,
+        wire: &mut Wire,
         server: &Arc<Server>,
-        request: Request<RequestBody>,
         repeatable: bool,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Result<Lease, Failure>, Stop> {
         let Some(addr) = server.addr else {
-            return Err(Failure::unreachable(request));
+            return Ok(Err(Failure::to_connect(FailureKind::ConnectTimeout)));
         };
+        let upstreams = &self.worker.upstreams;
+        if let Some(idle) = upstreams.reuse(server, repeatable) {
+            return Ok(Ok(idle));
+        }
         let limit = self.worker.settings.timeouts.connect;
         let others = self.left > 0 && self.worker.has_other(server, &self.tried);
         let patience = if others { limit.min(IMPATIENT) } else { limit };
-        let upstreams = &self.worker.upstreams;
-        upstreams
-            .send(server, addr, request, repeatable, patience, self.watch)
-            .await
+        let connecting = Box::pin(upstreams.connect(server, addr, patience));
+        let connected = unless_gone(wire, connecting).await?;
+        Ok(connected.map_err(Failure::to_connect))
     }
 
     /// Counts a failure where it belongs, and tells the pool.
@@ -335,18 +305,6 @@ impl Attempts<'_> {
     }
 }
 
-impl Failure {
-    fn unreachable(request: Request<RequestBody>) -> Self {
-        Self {
-            kind: FailureKind::ConnectTimeout,
-            sent: Sent::Nothing,
-            request: Some(request),
-            connect_time: None,
-            reused: false,
-        }
-    }
-}
-
 impl From<FailureKind> for Error {
     fn from(kind: FailureKind) -> Self {
         match kind {
@@ -358,65 +316,6 @@ impl From<FailureKind> for Error {
             FailureKind::Abandoned => Self::ServerLost,
             FailureKind::ResponseTimeout => Self::ResponseTimeout,
         }
-    }
-}
-
-impl Forwarded {
-    /// Refuses an answer that makes no sense to the client.
-    fn checked(self, worker: &Worker, exchange: &mut Exchange) -> Result<Self, Error> {
-        let response = &self.answer.response;
-        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let unreadable = headers::check_coding(response.headers()).is_err();
-        if (switched && !self.upgrade) || unreadable {
-            let refused = &self.server.live;
-            worker
-                .ledger
-                .inc(refused, |traffic| &traffic.response_errors);
-            return Err(Error::BadResponse);
-        }
-        exchange.responded(response.status(), self.answer.response_time);
-        Ok(self)
-    }
-
-    fn into_response(
-        self,
-        worker: &Rc<Worker>,
-        client: &Client,
-        mut exchange: Box<Exchange>,
-    ) -> Response<ResponseBody> {
-        let Answer {
-            mut response,
-            mut lease,
-            ..
-        } = self.answer;
-        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let upgraded = switched.then(|| hyper::upgrade::on(&mut response));
-        let (mut head, body) = response.into_parts();
-        let received = headers::wire_size(&head.headers, FIRST_LINE);
-        lease.keep_alive(headers::prepare_response(&mut head));
-        if let Some(name) = &worker.settings.cookie {
-            let stripped = sticky::strip(&mut head.headers, name);
-            if exchange.affinity() != Affinity::Valid {
-                let server = self.server.name.as_str();
-                sticky::insert(&mut head.headers, name, server, &self.method, head.status);
-                exchange.set_cookie_sent(CookieSent::Inserted);
-            } else if stripped {
-                exchange.set_cookie_sent(CookieSent::Deleted);
-            }
-        }
-        worker.tell_why(&mut head.headers, &exchange);
-        exchange.begin_response(headers::wire_size(&head.headers, FIRST_LINE), received);
-        let body = if let Some(upgraded) = upgraded {
-            let counted = lease.give_away();
-            let closing = worker.upstreams.open_tunnel(self.server.life);
-            let tunnel = Tunnel::new((upgraded, counted), closing, exchange);
-            client.tunnel.replace(Some(tunnel));
-            ResponseBody::none()
-        } else {
-            let watch = Rc::clone(&client.watch);
-            ResponseBody::server(body, lease, self.progress, watch, exchange)
-        };
-        Response::from_parts(head, body)
     }
 }
 
@@ -442,14 +341,16 @@ impl Worker {
         })
     }
 
-    /// Says why in the response (`--explain`).
-    fn tell_why(&self, headers: &mut HeaderMap, exchange: &Exchange) {
-        if self.settings.explain
-            && let Some(why) = exchange.why()
-            && let Ok(why) = HeaderValue::try_from(why.to_string())
-        {
-            headers.insert(HeaderName::from_static("x-lb-why"), why);
-        }
+    /// Why the request went where it went, where the response is to say so
+    /// (`--explain`).
+    pub(super) fn why(&self, exchange: &Exchange) -> Option<String> {
+        let why = exchange
+            .why()
+            .filter(|_| self.settings.explain)?
+            .to_string();
+        let is_text = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        // It quotes the client.
+        why.bytes().all(is_text).then_some(why)
     }
 
     async fn wait_for_change(&self, known: &Snapshot, give_up: Instant) {

@@ -3,11 +3,8 @@
 
 use std::{cell::Cell, time::Duration};
 
-use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
@@ -16,16 +13,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{error::Termination, exchange::Exchange, upstream::Counted};
+use super::{buffer::Buffer, error::Termination, exchange::Exchange, upstream::Counted};
 
-/// Bytes read at a time in one direction.
-const BUFFER: usize = 16 * 1024;
-
-/// Both ends of a switched connection, the client's still under hyper. The
-/// exchange that led to it lasts until the tunnel's end.
+/// The server's end of a switched connection. The exchange that led to it
+/// lasts until the tunnel's end.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    server: OnUpgrade,
+    server: (TcpStream, Buffer),
     closing: CancellationToken,
     exchange: Box<Exchange>,
     _counted: Counted,
@@ -50,12 +44,13 @@ pub(super) struct Limits {
 }
 
 impl Tunnel {
-    /// The server's side of a 101, counted as used, and the exchange it
-    /// belongs to.
+    /// The server's side of a 101, with what came behind it, counted as used,
+    /// and the exchange it belongs to.
     ///
     /// It is closed when `closing` is cancelled: the server has left.
     pub(super) fn new(
-        (server, counted): (OnUpgrade, Counted),
+        server: (TcpStream, Buffer),
+        counted: Counted,
         closing: CancellationToken,
         exchange: Box<Exchange>,
     ) -> Self {
@@ -67,33 +62,23 @@ impl Tunnel {
         }
     }
 
-    /// Carries bytes until the end. `early` came from the client behind its
-    /// request.
-    pub(super) async fn run(mut self, client: TcpStream, early: Bytes, limits: Limits) {
+    /// Carries bytes until the end. `client` comes with what was sent behind
+    /// the request.
+    pub(super) async fn run(mut self, client: (TcpStream, Buffer), limits: Limits) {
         let flow = Flow {
             to_server: Cell::new(0),
             to_client: Cell::new(0),
             last: Cell::new(Instant::now()),
             half_closed: Cell::new(false),
         };
-        let ended = match self
-            .server
-            .await
-            .map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>)
-        {
-            Ok(Ok(server)) => {
-                let (socket, first) = (server.io.into_inner(), server.read_buf);
-                tokio::select! {
-                    carried = carry((client, early), (socket, first), &flow, limits) => {
-                        carried.map_or_else(Side::broke, |()| Termination::NORMAL)
-                    }
-                    () = self.closing.cancelled() => {
-                        self.exchange.count_closed_tunnel();
-                        Termination::SERVER_LEFT
-                    }
-                }
+        let ended = tokio::select! {
+            carried = carry(client, self.server, &flow, limits) => {
+                carried.map_or_else(Side::broke, |()| Termination::NORMAL)
             }
-            _ => Termination::SERVER_GONE_IN_DATA,
+            () = self.closing.cancelled() => {
+                self.exchange.count_closed_tunnel();
+                Termination::SERVER_LEFT
+            }
         };
         self.exchange.add_bytes_in(flow.to_server.get());
         self.exchange.add_bytes_out(flow.to_client.get());
@@ -120,8 +105,8 @@ impl Side {
 /// Each side comes with the bytes that were read from it already. An error is
 /// the side that broke.
 async fn carry(
-    (mut client, from_client): (TcpStream, Bytes),
-    (mut server, from_server): (TcpStream, Bytes),
+    (mut client, from_client): (TcpStream, Buffer),
+    (mut server, from_server): (TcpStream, Buffer),
     flow: &Flow,
     limits: Limits,
 ) -> Result<(), Side> {
@@ -137,27 +122,25 @@ async fn carry(
     }
 }
 
+/// `buffer` holds what was read ahead.
 async fn pump(
     (source, mut from): (Side, ReadHalf<'_>),
     (sink, mut to): (Side, WriteHalf<'_>),
-    first: Bytes,
+    mut buffer: Buffer,
     count: &Cell<u64>,
     flow: &Flow,
 ) -> Result<(), Side> {
-    to.write_all(&first).await.map_err(|_| sink)?;
-    count.set(first.len() as u64);
-    let mut buffer = vec![0; BUFFER];
     loop {
-        let read = from.read(&mut buffer).await.map_err(|_| source)?;
+        let there = buffer.filled();
+        to.write_all(there).await.map_err(|_| sink)?;
+        count.set(count.get() + there.len() as u64);
+        buffer.consume(there.len());
+        let read = buffer.fill(&mut from).await.map_err(|_| source)?;
         flow.last.set(Instant::now());
-        match buffer.get(..read) {
-            Some(bytes) if !bytes.is_empty() => to.write_all(bytes).await.map_err(|_| sink)?,
-            _ => {
-                flow.half_closed.set(true);
-                return to.shutdown().await.map_err(|_| sink);
-            }
+        if read == 0 {
+            flow.half_closed.set(true);
+            return to.shutdown().await.map_err(|_| sink);
         }
-        count.set(count.get() + read as u64);
     }
 }
 

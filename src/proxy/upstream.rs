@@ -1,37 +1,27 @@
-//! Connections to servers: one worker's idle ones, how new ones are made, and
-//! how a request is sent over either.
+//! Connections to servers: one worker's idle ones, and how new ones are made.
 
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
-    fmt,
-    future::poll_fn,
-    io,
+    fmt, io,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    task::Poll,
+    task::{Context, Waker},
     time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{Builder, SendRequest},
-};
-use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
 use tokio::{
-    task::{AbortHandle, spawn_local},
+    net::TcpStream,
     time::{Instant, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    body::RequestBody,
+    buffer::{Buffer, Buffers},
     ledger::Ledger,
     retry::Sent,
-    watch::{Waiting, Watch},
 };
 use crate::{
     counters::ServerTally,
@@ -70,22 +60,25 @@ pub(super) const IMPATIENT: Duration = Duration::from_millis(250);
 /// One worker's connections to servers.
 pub(super) struct Upstreams {
     ledger: Ledger,
+    buffers: Rc<Buffers>,
     idle: RefCell<HashMap<Life, Vec<Idle>>>,
-    open: RefCell<HashMap<Life, Vec<Open>>>,
+    open: RefCell<HashMap<Life, Vec<Rc<Wait>>>>,
     /// Cancelled: the server has left, and its tunnels are to be closed.
     tunnels: RefCell<HashMap<Life, CancellationToken>>,
 }
 
-/// A connection that is there, idle or not.
-struct Open {
-    driver: AbortHandle,
-    stage: Rc<Cell<Stage>>,
+/// What a connection is waited on for, and by which task.
+#[derive(Debug, Default)]
+pub(super) struct Wait {
+    stage: Cell<Stage>,
+    task: RefCell<Option<Waker>>,
 }
 
 /// How far the request on a connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Stage {
     /// There is none, or its answer has begun.
+    #[default]
     Settled,
     /// It waits for its answer; it may be repeated elsewhere.
     WaitsRepeatable,
@@ -95,12 +88,12 @@ enum Stage {
     Abandoned,
 }
 
-/// A connection and the task that drives it, which ends with it: left to
-/// itself, hyper goes on with a request body that nobody waits for any more.
+/// A connection.
 struct Link {
-    sender: SendRequest<RequestBody>,
-    driver: AbortOnDropHandle<()>,
-    stage: Rc<Cell<Stage>>,
+    socket: TcpStream,
+    /// What was read and not been used yet.
+    input: Buffer,
+    wait: Rc<Wait>,
     counted: Counted,
 }
 
@@ -125,20 +118,7 @@ pub(super) struct Lease {
     link: Link,
     server: Arc<Server>,
     home: Rc<Upstreams>,
-    keep_alive: Option<Duration>,
-}
-
-/// A response's head, and the connection its body comes over.
-#[derive(Debug)]
-pub(super) struct Answer {
-    /// The response.
-    pub(super) response: Response<Incoming>,
-    /// Its connection.
-    pub(super) lease: Lease,
-    /// How long connecting took; zero for a connection that was there before.
-    pub(super) connect_time: Duration,
-    /// From the request being sent to the response's head.
-    pub(super) response_time: Duration,
+    connect_time: Duration,
 }
 
 /// Why there is no response.
@@ -148,8 +128,6 @@ pub(super) struct Failure {
     pub(super) kind: FailureKind,
     /// Whether the server can know of the request.
     pub(super) sent: Sent,
-    /// The request, where nothing of it was sent.
-    pub(super) request: Option<Request<RequestBody>>,
     /// How long connecting took, where there was a connection.
     pub(super) connect_time: Option<Duration>,
     /// The connection had served before: its end may be the server's ordinary
@@ -192,59 +170,21 @@ impl fmt::Debug for Lease {
 
 impl Upstreams {
     /// No connections yet.
-    pub(super) fn new(ledger: Ledger) -> Self {
+    pub(super) fn new(ledger: Ledger, buffers: &Rc<Buffers>) -> Self {
         Self {
             ledger,
+            buffers: Rc::clone(buffers),
             idle: RefCell::default(),
             open: RefCell::default(),
             tunnels: RefCell::default(),
         }
     }
 
-    /// Sends a request to `server`, over an idle connection if there is one.
-    ///
-    /// `patience` bounds the connecting. The wait for the response is bounded
-    /// by the connection's [`Watch`].
-    pub(super) async fn send(
-        self: &Rc<Self>,
-        server: &Arc<Server>,
-        addr: SocketAddr,
-        mut request: Request<RequestBody>,
-        repeatable: bool,
-        patience: Duration,
-        watch: &Watch,
-    ) -> Result<Answer, Failure> {
-        while let Some(link) = self.take_idle(server, repeatable) {
-            self.ledger.inc(&server.live, |traffic| &traffic.reuses);
-            let lease = Lease::new(link, server, self);
-            match lease.send(request, repeatable, watch, Duration::ZERO).await {
-                Err(Failure {
-                    sent: Sent::Nothing,
-                    request: Some(back),
-                    ..
-                }) => request = back,
-                Err(failure) => {
-                    let reused = failure.kind == FailureKind::Broken;
-                    return Err(Failure { reused, ..failure });
-                }
-                Ok(answer) => return Ok(answer),
-            }
-        }
-        let began = Instant::now();
-        match self.connect(server, addr, patience).await {
-            Ok(lease) => {
-                lease
-                    .send(request, repeatable, watch, began.elapsed())
-                    .await
-            }
-            Err(kind) => Err(Failure {
-                kind,
-                sent: Sent::Nothing,
-                request: Some(request),
-                connect_time: None,
-                reused: false,
-            }),
-        }
+    /// An idle connection to `server`, if there is one that will do.
+    pub(super) fn reuse(self: &Rc<Self>, server: &Arc<Server>, repeatable: bool) -> Option<Lease> {
+        let link = self.take_idle(server, repeatable)?;
+        self.ledger.inc(&server.live, |traffic| &traffic.reuses);
+        Some(Lease::new(link, server, self, Duration::ZERO))
     }
 
     /// Does what a change in the pool asks for: closes idle connections to
@@ -290,8 +230,7 @@ impl Upstreams {
             open.retain(|connection| {
                 let hang_up = hopeless(connection.stage.get());
                 if hang_up {
-                    connection.stage.set(Stage::Abandoned);
-                    connection.driver.abort();
+                    connection.abandon();
                 }
                 !hang_up
             });
@@ -341,11 +280,12 @@ impl Upstreams {
         // since, with the time that it had before.
         self.close_idle(snapshot);
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| idle.expires > now && !idle.link.sender.is_closed());
+            idle.retain(|idle| idle.expires > now && idle.link.is_silent());
             !idle.is_empty()
         });
         self.open.borrow_mut().retain(|_, open| {
-            open.retain(|connection| !connection.driver.is_finished());
+            // Only we know of it: the connection is gone.
+            open.retain(|connection| Rc::strong_count(connection) > 1);
             !open.is_empty()
         });
     }
@@ -358,7 +298,7 @@ impl Upstreams {
         let now = Instant::now();
         while let Some(newest) = idle.pop() {
             let fresh = repeatable || now - newest.since < FRESH;
-            if newest.expires <= now || !newest.link.sender.is_ready() {
+            if newest.expires <= now || !newest.link.is_silent() {
                 continue;
             }
             if !fresh {
@@ -373,12 +313,14 @@ impl Upstreams {
         None
     }
 
-    async fn connect(
+    /// A new connection to `server`, made within `patience`.
+    pub(super) async fn connect(
         self: &Rc<Self>,
         server: &Arc<Server>,
         addr: SocketAddr,
         patience: Duration,
     ) -> Result<Lease, FailureKind> {
+        let began = Instant::now();
         self.ledger.inc(&server.live, |traffic| &traffic.connects);
         let socket = match timeout(patience, net::connect(addr)).await {
             Err(_) => return Err(FailureKind::ConnectTimeout),
@@ -391,110 +333,117 @@ impl Upstreams {
             }
             Ok(Ok(socket)) => socket,
         };
-        let (sender, connection) = Builder::new()
-            .handshake(TokioIo::new(socket))
-            .await
-            .map_err(|_| FailureKind::Broken)?;
-        // Its errors reach whoever waits for the response.
-        let driving = spawn_local(async move {
-            connection.with_upgrades().await.ok();
-        });
-        let driver = AbortOnDropHandle::new(driving);
-        let stage = Rc::new(Cell::new(Stage::Settled));
+        let wait = Rc::new(Wait::default());
         let mut open = self.open.borrow_mut();
-        open.entry(server.life).or_default().push(Open {
-            driver: driver.abort_handle(),
-            stage: Rc::clone(&stage),
-        });
+        open.entry(server.life).or_default().push(Rc::clone(&wait));
         let link = Link {
-            sender,
-            driver,
-            stage,
+            socket,
+            input: Buffer::new(&self.buffers),
+            wait,
             counted: Counted::new(&server.live, &self.ledger),
         };
-        Ok(Lease::new(link, server, self))
+        Ok(Lease::new(link, server, self, began.elapsed()))
+    }
+}
+
+impl Wait {
+    /// The request goes out, and its answer is waited for from now on.
+    pub(super) fn begin(&self, repeatable: bool, now: Instant) {
+        self.stage.set(if repeatable {
+            Stage::WaitsRepeatable
+        } else {
+            Stage::Waits(now)
+        });
+    }
+
+    /// The wait goes on in that task, which is woken should there be no hope.
+    /// Says whether there is none.
+    pub(super) fn is_abandoned(&self, cx: &Context<'_>) -> bool {
+        if self.stage.get() == Stage::Abandoned {
+            return true;
+        }
+        let mut waiting = self.task.borrow_mut();
+        match &mut *waiting {
+            Some(task) => task.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        false
+    }
+
+    /// The answer has begun.
+    pub(super) fn end(&self) {
+        self.stage.set(Stage::Settled);
+    }
+
+    fn abandon(&self) {
+        self.stage.set(Stage::Abandoned);
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+}
+
+impl Link {
+    /// Whether the server has neither closed the connection nor said anything
+    /// on it that nobody asked for. Asks the kernel only if there was word of
+    /// either.
+    fn is_silent(&self) -> bool {
+        let said = self.socket.try_read(&mut [0]);
+        said.is_err_and(|err| err.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
 impl Lease {
-    fn new(link: Link, server: &Arc<Server>, home: &Rc<Upstreams>) -> Self {
+    fn new(link: Link, server: &Arc<Server>, home: &Rc<Upstreams>, connect_time: Duration) -> Self {
         Self {
             link,
             server: Arc::clone(server),
             home: Rc::clone(home),
-            keep_alive: None,
+            connect_time,
         }
     }
 
-    async fn send(
-        mut self,
-        request: Request<RequestBody>,
-        repeatable: bool,
-        watch: &Watch,
-        connect_time: Duration,
-    ) -> Result<Answer, Failure> {
-        let began = Instant::now();
-        let stage = if repeatable {
-            Stage::WaitsRepeatable
-        } else {
-            Stage::Waits(began)
-        };
-        self.link.stage.set(stage);
-        let mut response = std::pin::pin!(self.link.sender.try_send_request(request));
-        let sent = poll_fn(|cx| match response.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending if watch.server_expired() => Poll::Ready(None),
-            Poll::Pending => {
-                watch.wait_for_server(Instant::now);
-                Poll::Pending
-            }
-        });
-        let outcome = sent.await;
-        watch.arrived(Waiting::Server);
-        let abandoned = self.link.stage.replace(Stage::Settled) == Stage::Abandoned;
-        let failure = match outcome {
-            Some(Ok(response)) => {
-                return Ok(Answer {
-                    response,
-                    lease: self,
-                    connect_time,
-                    response_time: began.elapsed(),
-                });
-            }
-            Some(Err(_)) if abandoned => Failure::after_sending(FailureKind::Abandoned),
-            Some(Err(err)) if err.error().is_parse() => {
-                Failure::after_sending(FailureKind::Malformed)
-            }
-            Some(Err(mut err)) => Failure::broken(err.take_message()),
-            None => Failure::after_sending(FailureKind::ResponseTimeout),
-        };
-        Err(Failure {
-            connect_time: Some(connect_time),
-            ..failure
-        })
+    /// The connection's socket, what was read from it, and who waits for it.
+    pub(super) fn parts(&mut self) -> (&mut TcpStream, &mut Buffer, &Wait) {
+        let Link {
+            socket,
+            input,
+            wait,
+            ..
+        } = &mut self.link;
+        (socket, input, wait)
     }
 
-    /// Notes how long the server says it keeps the connection.
-    pub(super) fn keep_alive(&mut self, timeout: Option<Duration>) {
-        self.keep_alive = timeout;
+    /// The server.
+    pub(super) fn server(&self) -> &Arc<Server> {
+        &self.server
     }
 
-    /// Leaves the connection to whoever has its upgrade, and counts as used
-    /// until the returned value goes.
-    pub(super) fn give_away(self) -> Counted {
-        self.link.driver.detach();
-        self.link.counted
+    /// How long connecting took; zero for a connection that was there before.
+    pub(super) fn connect_time(&self) -> Duration {
+        self.connect_time
     }
 
-    /// Puts the connection back for the next request.
-    pub(super) fn give_back(mut self) {
-        let now = Instant::now();
-        let lifetime = self
-            .keep_alive
-            .map_or(IDLE, |timeout| timeout.saturating_sub(IDLE_MARGIN));
+    /// Leaves the connection to a tunnel, and counts as used until the last
+    /// value goes.
+    pub(super) fn give_away(self) -> ((TcpStream, Buffer), Counted) {
+        let Link {
+            socket,
+            input,
+            counted,
+            ..
+        } = self.link;
+        ((socket, input), counted)
+    }
+
+    /// Puts the connection back for the next request, for as long as the
+    /// server says it keeps it.
+    pub(super) fn give_back(mut self, keep_alive: Option<Duration>, now: Instant) {
+        let lifetime = keep_alive.map_or(IDLE, |timeout| timeout.saturating_sub(IDLE_MARGIN));
         let wanted = self.server.keeps_connections_for().unwrap_or_default();
         let lifetime = lifetime.min(wanted);
-        if self.link.sender.is_closed() || lifetime.is_zero() {
+        // More than was asked for is nobody's answer.
+        if lifetime.is_zero() || !self.link.input.is_empty() {
             return;
         }
         let mut all = self.home.idle.borrow_mut();
@@ -511,29 +460,23 @@ impl Lease {
 }
 
 impl Failure {
-    fn after_sending(kind: FailureKind) -> Self {
+    /// No connection could be made, so nothing was sent.
+    pub(super) fn to_connect(kind: FailureKind) -> Self {
         Self {
             kind,
-            sent: Sent::Perhaps,
-            request: None,
+            sent: Sent::Nothing,
             connect_time: None,
             reused: false,
         }
     }
 
-    fn broken(request: Option<Request<RequestBody>>) -> Self {
-        let sent = if request.is_some() {
-            Sent::Nothing
-        } else {
-            Sent::Perhaps
-        };
-        let kind = FailureKind::Broken;
+    /// Something went wrong on a connection that was there.
+    pub(super) fn on(lease: &Lease, kind: FailureKind, sent: Sent) -> Self {
         Self {
             kind,
             sent,
-            request,
-            connect_time: None,
-            reused: false,
+            connect_time: Some(lease.connect_time),
+            reused: kind == FailureKind::Broken && lease.connect_time.is_zero(),
         }
     }
 }

@@ -23,6 +23,7 @@ mod command_line;
 mod containers;
 mod faults;
 mod figures;
+mod framing;
 mod haproxy;
 mod http;
 mod logs;

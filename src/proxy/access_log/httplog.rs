@@ -122,10 +122,10 @@ fn write_request(line: &mut Vec<u8>, record: &Record) {
         return text(line, "\"<BADREQ>\"");
     };
     text(line, "\"");
-    text(line, request.method.as_str());
+    text(line, request.method());
     text(line, " ");
     let is_plain = |byte: &u8| !matches!(byte, b'"' | b'#' | ..b' ' | 0x7F..);
-    let mut rest = request.target.as_bytes();
+    let mut rest = request.target().as_bytes();
     while let Some(at) = rest.iter().position(|byte| !is_plain(byte)) {
         let (plain, odd) = rest.split_at(at);
         line.extend_from_slice(plain);

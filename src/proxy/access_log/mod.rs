@@ -19,11 +19,12 @@ use super::{
 };
 use crate::{
     counters::Counter,
+    http1::{Request, Version},
     lines::{Lines, Out, Text},
     pool::Server,
     syslog::{self, Severity, Syslog},
 };
-use http::{Method, Uri, Version};
+use http::StatusCode;
 
 /// How a request is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +51,7 @@ pub struct Names {
     pub backend: String,
 }
 
-/// One exchange as the log shows it. It owns little and nothing large: above
-/// all not the request's target, which shares its memory with the buffer that
-/// the next request is read into.
+/// One exchange as the log shows it.
 #[derive(Debug)]
 pub(super) struct Record {
     /// When it ended.
@@ -97,65 +96,67 @@ pub(super) struct Record {
     pub(super) why: Option<Box<Why>>,
 }
 
-/// The first line of a request.
+/// The first line of a request, as it was sent.
 #[derive(Debug)]
 pub(super) struct RequestLine {
-    method: Method,
-    target: Box<str>,
+    text: Box<str>,
+    /// How long the method is.
+    method: usize,
     version: Version,
 }
 
 impl RequestLine {
-    pub(super) fn new(method: Method, uri: &Uri, version: Version) -> Self {
-        let target = match uri.path_and_query() {
-            Some(path) if uri.authority().is_none() => path.as_str().into(),
-            _ => uri.to_string().into(),
-        };
+    pub(super) fn new(request: &Request<'_, '_>) -> Self {
+        let (method, target) = (request.method.as_str(), request.target);
         Self {
-            method,
-            target,
-            version,
+            text: [method, target].concat().into(),
+            method: method.len(),
+            version: request.version,
         }
+    }
+
+    fn method(&self) -> &str {
+        self.text.get(..self.method).unwrap_or_default()
+    }
+
+    fn target(&self) -> &str {
+        self.text.get(self.method..).unwrap_or_default()
     }
 
     fn version(&self) -> &'static str {
-        match self.version {
-            Version::HTTP_10 => "HTTP/1.0",
-            _ => "HTTP/1.1",
-        }
+        self.version.as_str()
     }
 }
 
-/// A request that could not be read.
+/// A request that never became an exchange.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BadRequest {
     /// What the client was told.
-    pub(super) status: u16,
+    pub(super) status: StatusCode,
+    /// Bytes that came of it.
+    pub(super) bytes_in: u64,
+    /// Bytes that the client was sent.
+    pub(super) bytes_out: u64,
     termination: Termination,
 }
 
 impl BadRequest {
-    /// It broke the rules of HTTP, or was too large; hyper has answered it.
-    pub(super) fn unreadable(err: &hyper::Error) -> Self {
+    /// It was refused: `bytes` of it were read, and the answer was so long.
+    pub(super) fn refused(error: Error, bytes_in: u64, bytes_out: u64) -> Self {
         Self {
-            status: if err.is_parse_too_large() { 431 } else { 400 },
-            termination: Termination(*b"PR"),
-        }
-    }
-
-    /// It did not arrive in time.
-    pub(super) fn too_slow() -> Self {
-        let error = Error::RequestTimeout;
-        Self {
-            status: error.status().as_u16(),
+            status: error.status(),
+            bytes_in,
+            bytes_out,
             termination: error.termination(),
         }
     }
 
     /// The client hung up in the middle of it; nobody was told anything.
-    pub(super) fn broken_off() -> Self {
+    pub(super) fn broken_off(bytes_in: u64) -> Self {
         Self {
-            status: 400,
+            status: StatusCode::BAD_REQUEST,
+            bytes_in,
+            bytes_out: 0,
             termination: Termination::CLIENT_GONE_IN_HEAD,
         }
     }
@@ -223,12 +224,13 @@ impl AccessLog {
         self.records.say(record);
     }
 
-    /// Logs a request that could not be read, as `<BADREQ>`.
+    /// Logs a request that was refused, as `<BADREQ>`.
     pub(super) fn write_bad_request(
         &self,
         peer: SocketAddr,
         took: Duration,
         connections: u32,
+        line: Option<RequestLine>,
         what: BadRequest,
     ) {
         self.write(Box::new(Record {
@@ -241,9 +243,9 @@ impl AccessLog {
             connect_time: None,
             response_time: None,
             total_time: took,
-            status: Some(what.status),
-            bytes_in: 0,
-            bytes_out: 0,
+            status: Some(what.status.as_u16()),
+            bytes_in: what.bytes_in,
+            bytes_out: what.bytes_out,
             termination: what.termination,
             affinity: Affinity::Off,
             cookie_sent: CookieSent::None,
@@ -255,7 +257,7 @@ impl AccessLog {
             },
             retries: 0,
             redispatched: false,
-            request: None,
+            request: line,
             why: None,
         }));
     }
@@ -377,9 +379,9 @@ mod tests {
             retries: 0,
             redispatched: false,
             request: Some(RequestLine {
-                method: Method::GET,
-                target: target.into(),
-                version: Version::HTTP_11,
+                text: format!("GET{target}").into(),
+                method: 3,
+                version: Version::Http11,
             }),
             why: None,
         }
@@ -387,10 +389,12 @@ mod tests {
 
     #[test]
     fn a_target_is_logged_as_it_was_asked_for() {
-        for target in ["/a?x=1", "*", "http://host:81/a?b", "/"] {
-            let uri = target.parse().unwrap();
-            let line = RequestLine::new(Method::GET, &uri, Version::HTTP_11);
-            assert_eq!(&*line.target, target);
+        for target in ["/a?x=1", "http://host:81/a?b", "/"] {
+            let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
+            let line = Request::read(head.as_bytes(), RequestLine::new);
+            let line = line.unwrap().expect("a whole head");
+            assert_eq!((line.method(), line.target()), ("GET", target));
+            assert_eq!(line.version(), "HTTP/1.1");
         }
     }
 }

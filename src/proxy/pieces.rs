@@ -1,0 +1,73 @@
+//! Bytes on their way out: what is small goes out in one piece, what is large
+//! is not copied.
+
+use std::{
+    future::poll_fn,
+    io::{self, ErrorKind, IoSlice},
+    pin::Pin,
+    task::{Poll, ready},
+};
+
+use tokio::{io::AsyncWrite, time::Instant};
+
+use super::watch::Watch;
+
+/// Up to here a copy costs less than the kernel's look at another slice.
+const COPIED: usize = 4 * 1024;
+
+/// Writes `first`, `piece` and `last`, one behind the other, and empties
+/// `first`. A client's `watch` is told whether it takes them.
+pub(super) async fn write<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    first: &mut Vec<u8>,
+    piece: &[u8],
+    last: &[u8],
+    watch: Option<&Watch>,
+) -> io::Result<()> {
+    let copied = piece.len() <= COPIED && !first.is_empty();
+    if copied {
+        first.extend_from_slice(piece);
+        first.extend_from_slice(last);
+    }
+    let (piece, last) = if copied {
+        (&[][..], &[][..])
+    } else {
+        (piece, last)
+    };
+    let mut slices = [first.as_slice(), piece, last].map(IoSlice::new);
+    write_slices(to, &mut slices, watch).await?;
+    first.clear();
+    Ok(())
+}
+
+async fn write_slices<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    mut slices: &mut [IoSlice<'_>],
+    watch: Option<&Watch>,
+) -> io::Result<()> {
+    // Leaves out those that are empty.
+    IoSlice::advance_slices(&mut slices, 0);
+    poll_fn(move |cx| {
+        while let [first, more @ ..] = &*slices {
+            let mut to = Pin::new(&mut *to);
+            let written = if more.iter().all(|slice| slice.is_empty()) {
+                to.as_mut().poll_write(cx, first)
+            } else {
+                to.as_mut().poll_write_vectored(cx, slices)
+            };
+            if let Some(watch) = watch {
+                match written {
+                    Poll::Pending => watch.write_blocked(Instant::now),
+                    Poll::Ready(_) => watch.wrote(),
+                }
+            }
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            IoSlice::advance_slices(&mut slices, written);
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
