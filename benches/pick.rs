@@ -32,7 +32,7 @@ fn picks(criterion: &mut Criterion) {
         ("random", Algorithm::Random),
     ] {
         let mut group = criterion.benchmark_group(name);
-        for servers in [1, 10, 100, 1000] {
+        for servers in [1, 10, 100, 1000, 5000] {
             let snapshot = snapshot(servers);
             let tried = Tried::default();
             group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
@@ -44,10 +44,20 @@ fn picks(criterion: &mut Criterion) {
 }
 
 fn sticky_look_up(criterion: &mut Criterion) {
-    let snapshot = snapshot(1000);
-    criterion.bench_function("sticky look-up among 1000", |bencher| {
-        bencher.iter(|| snapshot.by_name(black_box("s500")).is_some());
-    });
+    let mut group = criterion.benchmark_group("sticky look-up");
+    for servers in [1, 10, 100, 1000, 5000] {
+        let snapshot = snapshot(servers);
+        // As cookies come: now for one server, now for another.
+        let names: Vec<String> = (0..servers).map(|i| format!("s{i}")).collect();
+        let mut turns = names.iter().cycle();
+        group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
+            bencher.iter(|| {
+                let name = turns.next().map_or("", String::as_str);
+                snapshot.by_name(black_box(name)).is_some()
+            });
+        });
+    }
+    group.finish();
 }
 
 criterion_group!(benches, picks, sticky_look_up);
