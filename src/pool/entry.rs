@@ -8,7 +8,9 @@ use super::{
     quarantine,
     rise_fall::Health,
     server::{Cause, CheckAt, CheckReport, FaultGate, Life, Live, Origin, Probe, Server, Status},
+    snapshot::NameKey,
     state::{CheckPlan, Detection, Fault, Order, Sign, StaticServer, Verdict},
+    tally::Part,
 };
 use crate::membership::{Admin, Announcement, MemberId, Name, Phase, Wish};
 
@@ -344,6 +346,22 @@ impl Entry {
         detected
     }
 
+    /// What the pool as a whole depends on of it.
+    pub(super) fn part(&self) -> Part {
+        Part {
+            life: self.life,
+            status: self.status,
+            share: self.addr.map(|_| (self.weight(), self.throttle)),
+            is_heard: self.is_heard(),
+            is_timed: self.changes_by_time() || self.forget_at().is_some(),
+        }
+    }
+
+    /// Its share of the requests, 0 to 256.
+    fn weight(&self) -> u16 {
+        self.weight_wanted.unwrap_or(self.weight)
+    }
+
     /// Whether time alone changes it.
     pub(super) fn changes_by_time(&self) -> bool {
         self.kept_out_until.is_some() || self.eased_in_since.is_some()
@@ -380,7 +398,7 @@ impl Entry {
     }
 
     /// Whether gossip hears its agent.
-    pub(super) fn is_heard(&self) -> bool {
+    fn is_heard(&self) -> bool {
         matches!(self.origin, Origin::Gossip(_)) && self.liveness != Liveness::Lost
     }
 
@@ -416,7 +434,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn describe(&mut self, name: &Name) -> Arc<Server> {
+    pub(super) fn describe(&mut self, name: &Name, key: &NameKey) -> Arc<Server> {
         if let Some(described) = &self.described {
             return Arc::clone(described);
         }
@@ -424,8 +442,9 @@ impl Entry {
             sid: self.sid,
             life: self.life,
             name: name.clone(),
+            name_hash: key.hash(name.as_str()),
             addr: self.addr,
-            weight: self.weight_wanted.unwrap_or(self.weight),
+            weight: self.weight(),
             initial_weight: self.weight,
             throttle: self.throttle,
             status: self.status,

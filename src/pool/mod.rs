@@ -10,6 +10,7 @@ pub mod server;
 pub mod snapshot;
 pub mod standing;
 pub mod state;
+mod tally;
 pub mod timeline;
 mod words;
 pub mod writer;

@@ -29,6 +29,8 @@ pub struct Server {
     pub life: Life,
     /// Its name, which is also its cookie's value.
     pub name: Name,
+    /// The name's hash, for the snapshot's index.
+    pub(super) name_hash: u64,
     /// Where it takes requests; `None` while its name does not resolve.
     pub addr: Option<SocketAddr>,
     /// Its share of the requests, 0 to 256.

@@ -18,6 +18,7 @@ use super::{
     rise_fall::Thresholds,
     server::{Cause, Check, CheckAt, CheckReport, Life, Live, Origin, Status},
     snapshot::Snapshot,
+    tally::Tally,
     words::Roll,
 };
 use crate::membership::{
@@ -280,6 +281,8 @@ impl fmt::Display for Change {
 pub struct State {
     service: Name,
     entries: BTreeMap<Name, Entry>,
+    /// Sums over the entries; whoever changes one enters it here.
+    tally: Tally,
     /// Gossip speaks of lives, not of names.
     members: HashMap<MemberId, Name>,
     /// Figures of servers that left, for their return.
@@ -329,6 +332,7 @@ impl State {
         let mut state = Self {
             service,
             entries: BTreeMap::new(),
+            tally: Tally::default(),
             members: HashMap::new(),
             departed: HashMap::new(),
             rivals: HashMap::new(),
@@ -346,7 +350,7 @@ impl State {
             let (sid, live) = state.figures_for(&server.name);
             let life = state.begin_life();
             let entry = Entry::from_command_line(sid, life, live, &server, now);
-            state.entries.insert(server.name, entry);
+            state.insert(&server.name, entry, now);
         }
         state
     }
@@ -354,7 +358,7 @@ impl State {
     /// Takes one input and says what it changed.
     pub fn apply(&mut self, input: Input, now: Instant) -> Vec<Event> {
         let events = self.take(input, now);
-        let hears = self.entries.values().any(Entry::is_heard);
+        let hears = self.tally.hears();
         self.hears_since = hears.then(|| self.hears_since.unwrap_or(now));
         events
     }
@@ -402,8 +406,7 @@ impl State {
     pub fn tick(&mut self, now: Instant) -> Vec<Event> {
         let forgotten = |entry: &Entry| self.forget_at(entry).is_some_and(|at| at <= now);
         let overdue: Vec<Name> = self
-            .entries
-            .iter()
+            .timed()
             .filter(|(_, entry)| forgotten(entry))
             .map(|(name, _)| name.clone())
             .collect();
@@ -412,8 +415,7 @@ impl State {
             .flat_map(|name| self.depart(name, now))
             .collect();
         let changing: Vec<Name> = self
-            .entries
-            .iter()
+            .timed()
             .filter(|(_, entry)| entry.changes_by_time())
             .map(|(name, _)| name.clone())
             .collect();
@@ -429,14 +431,21 @@ impl State {
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let servers = self.entries.values();
-        let changing = servers.clone().filter_map(|entry| entry.next_deadline(now));
-        let lost = servers.filter_map(|entry| self.forget_at(entry));
+        let changing = self
+            .timed()
+            .filter_map(|(_, entry)| entry.next_deadline(now));
+        let lost = self.timed().filter_map(|(_, entry)| self.forget_at(entry));
         let departed = self.departed.values().map(|d| d.at + REMEMBER_FOR);
         let untold = self.rivals.values().filter(|rival| !rival.told_of);
         let clashes = untold.map(|rival| rival.since + RIVAL_ENDS);
         let all = changing.chain(lost).chain(departed).chain(clashes);
         all.min()
+    }
+
+    /// The servers that time alone may change.
+    fn timed(&self) -> impl Iterator<Item = (&Name, &Entry)> {
+        let entry = |name| Some((name, self.entries.get(name)?));
+        self.tally.timed().filter_map(entry)
     }
 
     /// When a server that is lost is forgotten. Who hears no server at all is
@@ -453,10 +462,11 @@ impl State {
     /// Describes the pool as it is now. Descriptions of servers that did not
     /// change since the last call are shared with it.
     pub fn snapshot(&mut self) -> Snapshot {
+        let key = &self.tally.lasting.name_key;
         let servers = self
             .entries
             .iter_mut()
-            .map(|(name, entry)| entry.describe(name))
+            .map(|(name, entry)| entry.describe(name, key))
             .collect();
         self.generation += 1;
         Snapshot::new(
@@ -464,21 +474,18 @@ impl State {
             servers,
             Arc::clone(&self.cursor),
             self.last_loss,
+            &mut self.tally.lasting,
         )
     }
 
     /// How the pool stands, for whoever is told of a change of that server.
     pub(super) fn roll(&self, name: &Name) -> Roll {
-        let is_up = |entry: &&Entry| matches!(entry.status, Status::Up | Status::Suspect);
-        let in_need = [Cause::Quarantine, Cause::Silent].map(Status::Down);
-        let mut servers = self.entries.values();
-        let active = servers.clone().filter(is_up).count();
         let live = self.entries.get(name).map(|entry| &entry.live);
         let live = live.or_else(|| self.departed.get(name).map(|departed| &departed.live));
         Roll {
-            active,
+            active: self.tally.up(),
             sessions: live.map_or(0, |live| live.counters.active.get()),
-            can_serve: active > 0 || servers.any(|entry| in_need.contains(&entry.status)),
+            can_serve: self.tally.can_serve(),
         }
     }
 
@@ -530,9 +537,7 @@ impl State {
             entry.wanted(wish);
         }
         self.members.insert(id, name.clone());
-        self.entries.insert(name.clone(), entry);
-        // Only now, beside the others, can it be told how it stands.
-        self.settle(&name, now);
+        self.insert(&name, entry, now);
         let what = Change::Joined(self.entries.get(&name).map_or(Status::Up, |e| e.status));
         vec![Event::plain(name, what)]
     }
@@ -550,9 +555,17 @@ impl State {
         let mut entry = Entry::from_command_line(sid, life, live, server, now);
         entry.admin = Admin::Maint;
         entry.checks_off = true;
-        self.entries.insert(name.clone(), entry);
-        self.settle(name, now);
+        self.insert(name, entry, now);
         vec![Event::plain(name.clone(), Change::Joined(Status::Maint))]
+    }
+
+    fn insert(&mut self, name: &Name, entry: Entry, now: Instant) {
+        let former = self.entries.insert(name.clone(), entry);
+        // Only now, beside the others, can it be told how it stands.
+        self.settle(name, now);
+        let part = self.entries.get(name).map(Entry::part);
+        let former = former.map(|entry| entry.part());
+        self.tally.enter(name, former, part);
     }
 
     fn clear_counters(&mut self, only: Option<&Name>) -> Vec<Event> {
@@ -695,6 +708,7 @@ impl State {
         let Some(entry) = self.entries.remove(name) else {
             return Vec::new();
         };
+        self.tally.enter(name, Some(entry.part()), None);
         if let Origin::Gossip(id) = entry.origin {
             self.members.remove(&id);
         }
@@ -755,11 +769,7 @@ impl State {
         now: Instant,
         change: impl FnOnce(&mut Entry),
     ) -> Vec<Event> {
-        let name = self
-            .entries
-            .iter()
-            .find(|(_, entry)| entry.life == life)
-            .map(|(name, _)| name.clone());
+        let name = self.tally.name_of(life).cloned();
         name.map_or_else(Vec::new, |name| self.update(&name, now, change))
     }
 
@@ -767,21 +777,22 @@ impl State {
         let Some(entry) = self.entries.get_mut(name) else {
             return Vec::new();
         };
+        let before = entry.part();
         change(entry);
         entry.described = None;
-        let before = entry.status;
         let detected = self.settle(name, now);
-        let Some(after) = self.entries.get(name).map(|entry| entry.status) else {
-            return Vec::new();
-        };
-        if before == after {
-            return Vec::new();
-        }
-        if before == Status::Up {
-            self.last_loss = Some(now);
-        }
-        if matches!(before, Status::Up | Status::Suspect) && is_crash(after) {
+        let after = self.entries.get(name).map_or(before.status, |e| e.status);
+        let came_down = matches!(before.status, Status::Up | Status::Suspect) && is_crash(after);
+        if came_down {
             self.enter_crash(name, now);
+        }
+        let part = self.entries.get(name).map(Entry::part);
+        self.tally.enter(name, Some(before), part);
+        if before.status == after {
+            return Vec::new();
+        }
+        if before.status == Status::Up {
+            self.last_loss = Some(now);
         }
         vec![Event {
             server: name.clone(),
@@ -864,7 +875,10 @@ mod tests {
     use crate::{
         counters::Slot,
         membership::Meta,
-        pool::server::{CheckCode, Probe, Server},
+        pool::{
+            server::{CheckCode, Probe, Server},
+            snapshot::Lasting,
+        },
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -1590,7 +1604,7 @@ mod tests {
                 prop_assert!(snapshot.generation > generation);
                 generation = snapshot.generation;
                 prop_assert!(snapshot.servers.is_sorted_by_key(|server| &server.name));
-                for index in &snapshot.schedule {
+                for index in snapshot.schedule.iter() {
                     let server = snapshot.get(*index).unwrap();
                     let refused = server.status == Status::Down(Cause::Refused);
                     prop_assert!(!refused && server.status != Status::Drain);
@@ -1598,6 +1612,21 @@ mod tests {
                 let takes = |s: &Arc<Server>| s.status == Status::Up && s.weight > 0;
                 let any_up = snapshot.servers.iter().any(takes);
                 prop_assert!(!any_up || snapshot.can_serve());
+                // What lasts from snapshot to snapshot is what a new one would have.
+                let anew = Snapshot::new(
+                    0, snapshot.servers.clone(), Arc::default(), None, &mut Lasting::default(),
+                );
+                prop_assert_eq!(&snapshot.schedule, &anew.schedule);
+                for server in &snapshot.servers {
+                    let found = snapshot.by_name(server.name.as_str());
+                    prop_assert!(found.is_some_and(|found| Arc::ptr_eq(found, server)));
+                }
+                // So do the sums.
+                let mut sums = Tally::default();
+                for (name, entry) in &pool.state.entries {
+                    sums.enter(name, None, Some(entry.part()));
+                }
+                prop_assert!(pool.state.tally.agrees_with(&sums));
             }
         }
     }

@@ -24,6 +24,10 @@ use crate::syslog::{STATE, STATE_ALERT, STATE_EMERGENCY};
 /// that start together cost a few rebuilds, not a hundred.
 const COALESCE: Duration = Duration::from_millis(2);
 
+/// So much longer for each server: whoever builds or follows a snapshot takes
+/// time by the server, and a pool of any size shall cost the same at the most.
+const COALESCE_A_SERVER: Duration = Duration::from_micros(1);
+
 /// How many inputs may wait. Gossip sends one per member and change, probes
 /// and traffic one per server; whoever finds the queue full waits or reports
 /// the same fault again later, so nothing is lost.
@@ -82,7 +86,7 @@ impl Writer {
                     }
                     self.take(&mut batch);
                     self.publish();
-                    sleep_until(Instant::now() + COALESCE).await;
+                    sleep_until(Instant::now() + self.pause()).await;
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     let events = self.state.tick(Instant::now());
@@ -91,6 +95,11 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// How long inputs are gathered before the next snapshot.
+    fn pause(&self) -> Duration {
+        COALESCE + COALESCE_A_SERVER * self.snapshot.load().servers.len() as u32
     }
 
     fn take(&mut self, batch: &mut Vec<Input>) {
@@ -131,5 +140,64 @@ impl Writer {
             }
             self.timeline.add(event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        membership::{Admin, Intent, MemberEvent, Name, Version, Wish},
+        pool::state::StaticServer,
+    };
+
+    const SERVERS: usize = 1000;
+
+    fn name(number: usize) -> Name {
+        format!("s{number}").parse().unwrap()
+    }
+
+    fn drain(number: usize) -> Input {
+        let writer = "127.0.0.1:1".parse().unwrap();
+        Input::Member(MemberEvent::Wanted(Intent {
+            service: "nodes".parse().unwrap(),
+            server: name(number),
+            wish: Wish::State(Admin::Drain),
+            version: Version { clock: 1, writer },
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_there_at_once_and_a_burst_costs_few_snapshots() {
+        let servers = (0..SERVERS).map(|number| StaticServer {
+            name: name(number),
+            target: "127.0.0.1:80".to_owned(),
+            weight: 1,
+            check: None,
+        });
+        let service = "nodes".parse().unwrap();
+        let state = State::new(service, servers.collect(), Instant::now());
+        let (writer, inputs, mut reader) = Writer::new("nodes".into(), state);
+        let running = tokio::spawn(writer.run());
+        let first = reader.load();
+        let began = Instant::now();
+
+        inputs.send(drain(0)).await.unwrap();
+        reader.newer_than(&first).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+
+        // Ten changes a millisecond, a snapshot every three.
+        for number in 1..SERVERS {
+            inputs.send(drain(number)).await.unwrap();
+            if number % 10 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        drop(inputs);
+        running.await.unwrap();
+        let last = reader.load();
+        assert!(!last.can_serve(), "every change is in the last snapshot");
+        let published = last.generation - first.generation;
+        assert!((2..=40).contains(&published), "{published} snapshots");
     }
 }
