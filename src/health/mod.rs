@@ -6,7 +6,7 @@
 pub mod probe;
 pub mod resolve;
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -28,8 +28,11 @@ const SPREAD: Duration = Duration::from_millis(100);
 /// says is to be probed, and nothing else.
 pub async fn run(mut reader: Reader, inputs: mpsc::Sender<Input>) {
     let mut probers = HashMap::new();
+    let mut known = Arc::<Snapshot>::default();
     loop {
-        keep_in_step(&mut probers, &reader.load(), &inputs);
+        let newest = reader.load();
+        keep_in_step(&mut probers, &known, &newest, &inputs);
+        known = newest;
         tokio::select! {
             () = reader.changed() => {}
             () = inputs.closed() => return,
@@ -68,17 +71,22 @@ impl Prober {
 
 fn keep_in_step(
     probers: &mut HashMap<Life, Prober>,
-    snapshot: &Snapshot,
+    known: &Snapshot,
+    newest: &Snapshot,
     inputs: &mpsc::Sender<Input>,
 ) {
-    let mut former = std::mem::take(probers);
-    for server in &snapshot.servers {
+    for (was, is) in newest.changed_since(known) {
+        let former = was.and_then(|was| Some((was.life, probers.remove(&was.life)?)));
+        let Some(server) = is else {
+            continue;
+        };
         let (Some(addr), Some(plan)) = (server.addr, &server.probe) else {
             continue;
         };
-        let prober = former
-            .remove(&server.life)
-            .unwrap_or_else(|| Prober::start(server.life, addr, plan.clone(), inputs.clone()));
+        let prober = match former {
+            Some((life, prober)) if life == server.life => prober,
+            _ => Prober::start(server.life, addr, plan.clone(), inputs.clone()),
+        };
         prober.follow(plan);
         probers.insert(server.life, prober);
     }
