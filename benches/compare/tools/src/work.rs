@@ -18,6 +18,8 @@ pub struct Work {
     to: SocketAddr,
     /// What is sent; the n-th connection sends the n-th, again from the first.
     requests: Vec<&'static [u8]>,
+    /// It is the n-th request that sends the n-th.
+    in_turn: bool,
     /// Each request on a connection of its own.
     pub reconnect: bool,
     websocket: bool,
@@ -33,12 +35,14 @@ pub enum Outcome {
 }
 
 impl Work {
-    /// By the flags: `--to`, `--path`, `--post BYTES`, `--cookies SERVERS`,
-    /// `--reconnect yes`, `--websocket yes`.
+    /// By the flags: `--to`, `--path`, `--post BYTES`, `--cookies SERVERS` (a
+    /// connection keeps its cookie, unless `--in-turn yes`), `--reconnect yes`,
+    /// `--websocket yes`.
     pub fn from_args() -> Self {
         let path: String = args::optional("--path").unwrap_or_else(|| "/small".to_owned());
         let post: Option<usize> = args::optional("--post");
         let servers: Option<usize> = args::optional("--cookies");
+        let in_turn = args::optional::<String>("--in-turn").is_some();
         let reconnect = args::optional::<String>("--reconnect").is_some();
         let websocket = args::optional::<String>("--websocket").is_some();
         let requests = match (websocket, servers) {
@@ -51,13 +55,20 @@ impl Work {
         Self {
             to: args::required("--to"),
             requests,
+            in_turn,
             reconnect,
             websocket,
         }
     }
 
-    pub fn request(&self, connection: usize) -> &'static [u8] {
-        self.requests[connection % self.requests.len()]
+    /// The `count`-th request of all, on that connection.
+    pub fn request(&self, connection: usize, count: u64) -> &'static [u8] {
+        let which = if self.in_turn {
+            count as usize
+        } else {
+            connection
+        };
+        self.requests[which % self.requests.len()]
     }
 
     /// Connects, down to the upgrade if there is one. Blocks; on loopback

@@ -174,7 +174,7 @@ impl Load {
             Some(_) => Ok(()),
             None => self.connect(user),
         };
-        let request = self.work.request(user);
+        let request = self.work.request(user, self.report.started);
         let sent = sent.and_then(|()| match &mut self.users[user].connection {
             Some(connection) => connection.send(request),
             None => Ok(()),
