@@ -12,48 +12,38 @@ use http::{Method, StatusCode};
 ///
 /// Of several, the first counts; all are removed.
 pub fn take<'f>(field: &'f [u8], name: &str, value: &mut Option<String>) -> Option<Cow<'f, [u8]>> {
-    // What is not text is the server's business, whole.
-    let text = std::str::from_utf8(field)
-        .ok()
-        .filter(|_| mentions(field, name));
-    let Some(text) = text else {
+    let pairs = || field.split(|byte| *byte == b';');
+    let mut found = false;
+    for pair in pairs() {
+        if let Some(cookie) = ours(pair, name) {
+            found = true;
+            value.get_or_insert_with(|| cookie.value_trimmed().to_owned());
+        }
+    }
+    if !found {
         return Some(field.into());
-    };
-    let rest = without(text, name, value)?;
-    Some(Cow::Owned(rest.into_bytes()))
+    }
+    // The rest stays as it is, byte for byte.
+    let rest: Vec<&[u8]> = pairs().filter(|pair| ours(pair, name).is_none()).collect();
+    let rest = rest.join(&b';');
+    let rest = rest.trim_ascii();
+    (!rest.is_empty()).then(|| Cow::Owned(rest.to_vec()))
 }
 
-/// The cookie field without the pairs of that name, byte for byte otherwise;
-/// `None` when nothing is left.
-fn without(field: &str, name: &str, value: &mut Option<String>) -> Option<String> {
-    let mut rest = String::new();
-    for pair in field.split(';') {
-        // Only what may be ours is worth parsing.
-        let ours = Some(pair)
-            .filter(|pair| pair.trim_start().starts_with(name))
-            .and_then(|pair| Cookie::parse(pair).ok())
-            .filter(|cookie| cookie.name() == name);
-        if let Some(cookie) = ours {
-            value.get_or_insert_with(|| cookie.value_trimmed().to_owned());
-            continue;
-        }
-        if !rest.is_empty() {
-            rest.push(';');
-        }
-        rest.push_str(pair);
+/// The pair as a cookie, if it has that name.
+fn ours<'p>(pair: &'p [u8], name: &str) -> Option<Cookie<'p>> {
+    // Only what may be ours is worth parsing.
+    if !pair.trim_ascii_start().starts_with(name.as_bytes()) {
+        return None;
     }
-    let rest = rest.trim();
-    (!rest.is_empty()).then(|| rest.to_owned())
+    let cookie = Cookie::parse(std::str::from_utf8(pair).ok()?).ok()?;
+    (cookie.name() == name).then_some(cookie)
 }
 
 /// Whether a `Set-Cookie` field sets a cookie of that name: the name is the
 /// balancer's.
 pub fn is_ours(field: &[u8], name: &str) -> bool {
-    let text = std::str::from_utf8(field)
-        .ok()
-        .filter(|_| mentions(field, name));
-    let cookie = text.and_then(|text| Cookie::parse(text).ok());
-    cookie.is_some_and(|cookie| cookie.name() == name)
+    ours(field, name).is_some()
 }
 
 /// Appends the fields that send the user back to `server` from now on
@@ -79,10 +69,6 @@ fn cacheable(method: &Method, status: StatusCode) -> bool {
         status.as_u16(),
         200 | 203 | 204 | 206 | 300 | 301 | 404 | 405 | 410 | 414 | 501
     )
-}
-
-fn mentions(field: &[u8], name: &str) -> bool {
-    memchr::memmem::find(field, name.as_bytes()).is_some()
 }
 
 #[cfg(test)]

@@ -127,6 +127,7 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>)
         input: Buffer::new(&worker.buffers),
     };
     let end = drive(&worker, &client, &mut wire).await;
+    // What comes last is behind a pointer: a connection is idle for longer.
     match end {
         End::Tunnel(tunnel) => {
             let limits = Limits {
@@ -136,16 +137,10 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>)
             Box::pin(tunnel.run((wire.socket, wire.input), limits)).await;
         }
         End::Gone | End::Expired(Expired::Client) => {}
-        End::Expired(Expired::Head) => {
-            let words = Error::RequestTimeout.last_words();
-            let read = wire.input.filled().len();
-            worker.log_refusal(&client, None, Error::RequestTimeout, read, words.len());
-            say_goodbye(wire.socket, &words).await;
+        End::Closed | End::Expired(_) => {
+            let words = worker.last_words(&client, &end, &wire);
+            Box::pin(say_goodbye(wire.socket, words)).await;
         }
-        End::Expired(Expired::Body) => {
-            say_goodbye(wire.socket, &Error::RequestTimeout.last_words()).await;
-        }
-        End::Closed | End::Expired(_) => say_goodbye(wire.socket, &[]).await,
     }
 }
 
@@ -336,6 +331,21 @@ impl Worker {
         (asked, refused)
     }
 
+    /// What a client is told whose connection ends before its time.
+    fn last_words(&self, client: &Client, end: &End, wire: &Wire) -> Vec<u8> {
+        let words = || Error::RequestTimeout.last_words();
+        match end {
+            End::Expired(Expired::Head) => {
+                let (read, words) = (wire.input.filled().len(), words());
+                self.log_refusal(client, None, Error::RequestTimeout, read, words.len());
+                words
+            }
+            // Its exchange has logged it.
+            End::Expired(Expired::Body) => words(),
+            _ => Vec::new(),
+        }
+    }
+
     fn log_refusal(
         &self,
         client: &Client,
@@ -396,16 +406,16 @@ impl Client {
 }
 
 /// Says `words` and goodbye, then reads what the client still sends.
-async fn say_goodbye(mut socket: TcpStream, words: &[u8]) {
+async fn say_goodbye(mut socket: TcpStream, words: Vec<u8>) {
     let goodbye = async {
         // The client may be gone; there is nobody else to tell.
-        if socket.write_all(words).await.is_err() || socket.shutdown().await.is_err() {
+        if socket.write_all(&words).await.is_err() || socket.shutdown().await.is_err() {
             return;
         }
         let mut rest = vec![0; 4096];
         while matches!(socket.read(&mut rest).await, Ok(read) if read > 0) {}
     };
-    timeout(LINGER, Box::pin(goodbye)).await.ok();
+    timeout(LINGER, goodbye).await.ok();
 }
 
 /// Has the worker know a connection for as long as it is open.
