@@ -58,12 +58,23 @@ pub(super) enum Stop {
     /// There is nobody to tell.
     ClientGone,
     /// The client has got a part of a response, and its connection ends there.
-    BrokenOff,
+    BrokenOff(Termination),
 }
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Error(error)
+    }
+}
+
+/// How a response that breaks off is logged.
+impl From<Broken> for Termination {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Receiver => Self::CLIENT_GONE_IN_DATA,
+            Broken::Stalled => Self::SERVER_STALLED_IN_DATA,
+            Broken::Sender | Broken::Malformed => Self::SERVER_GONE_IN_DATA,
+        }
     }
 }
 
@@ -173,62 +184,28 @@ impl Conversation<'_> {
             count: &self.client.body_bytes,
             watch: None,
         };
-        let mut listening = pin!(listen(upload, &mut client_in, watch, &uploaded));
-        let mut deaf = false;
-        let mut listen_on = move |cx: &mut Context<'_>| {
-            if deaf {
-                return Poll::Pending;
-            }
-            match listening.as_mut().poll(cx) {
-                // The server may have said why, and is heard.
-                Poll::Ready(Heard::Unsendable) => {
-                    deaf = true;
-                    Poll::Pending
-                }
-                heard => heard,
-            }
+        let listening = pin!(listen(upload, &mut client_in, watch, &uploaded));
+        let mut client = Listening {
+            listening,
+            deaf: false,
         };
-
-        let mut reading = ForThisRequest {
+        let mut out = Vec::new();
+        let answered = ForThisRequest {
             worker: self.worker,
             client: self.client,
             asked: self.asked,
             server: &server,
             exchange: &mut *self.exchange,
             uploaded: &uploaded,
-        };
-        let mut out = Vec::new();
-        let answered = loop {
-            match reading.find(answer.filled(), &mut out) {
-                Ok(Some(Found::Answer(answered))) => break answered,
-                Ok(Some(Found::Interim { status, received })) => {
-                    answer.consume(received);
-                    let known = invited && status == StatusCode::CONTINUE;
-                    if known || self.asked.version == Version::Http10 {
-                        out.clear();
-                    }
-                    let written =
-                        pieces::write(&mut client_out, &mut out, b"", b"", Some(watch)).await;
-                    written.map_err(|_| Stop::ClientGone)?;
-                    continue;
-                }
-                Ok(None) if answer.filled().len() > MAX_HEAD => {
-                    return Err(FailureKind::Malformed.into());
-                }
-                Ok(None) if answer.is_full() => answer.enlarge(),
-                Ok(None) => {}
-                Err(_) => return Err(FailureKind::Malformed.into()),
-            }
-            let read = poll_fn(|cx| {
-                if let Poll::Ready(heard) = listen_on(cx) {
-                    return Poll::Ready(Err(Silence::Stop(heard.into())));
-                }
-                patience.poll(cx, |cx| answer.poll_fill(&mut server_in, cx))
-            });
-            if !matches!(read.await?, Ok(1..)) {
-                return Err(FailureKind::Broken.into());
-            }
-        };
+            invited,
+        }
+        .head(
+            (answer, &mut server_in),
+            (&mut out, &mut client_out),
+            &patience,
+            &mut client,
+        )
+        .await?;
         wait.end();
         watch.arrived(Waiting::Server);
         answer.consume(answered.received);
@@ -236,48 +213,40 @@ impl Conversation<'_> {
         exchange.connected(connect_time);
         exchange.responded(answered.status, sent_at.elapsed());
         exchange.begin_response(out.len() as u64, answered.received as u64);
-        if answered.status == StatusCode::SWITCHING_PROTOCOLS {
-            let written = pieces::write(&mut client_out, &mut out, b"", b"", Some(watch)).await;
-            written.map_err(|_| Stop::BrokenOff)?;
-            return Ok((answered, true));
-        }
+        let switches = answered.status == StatusCode::SWITCHING_PROTOCOLS;
 
-        let mut downloaded = false;
-        let ended = {
-            let mut body = Body::new(answered.length);
-            let mut relay = Relay {
-                body: &mut body,
-                input: answer,
-                to: &mut client_out,
-                framing: answered.framing,
-                first: &mut out,
-                count: exchange.body_bytes_out(),
-                watch: Some(watch),
-            };
-            let download = relay.run(|cx, input| read_body(&mut server_in, input, watch, cx));
-            let mut download = pin!(download);
-            let both = poll_fn(|cx| {
-                if !downloaded {
-                    downloaded = is_done(download.as_mut().poll(cx))?;
-                }
-                // A server that goes on with the connection reads the rest.
-                if downloaded && (uploaded.get() || !answered.server_keeps) {
-                    return Poll::Ready(Ok(()));
-                }
-                listen_on(cx).map(|_| Err(Broken::Receiver))
-            });
-            both.await
+        let mut body = Body::new(answered.length);
+        let mut relay = Relay {
+            body: &mut body,
+            input: answer,
+            to: &mut client_out,
+            framing: answered.framing,
+            first: &mut out,
+            count: exchange.body_bytes_out(),
+            watch: Some(watch),
         };
-        if let Err(broken) = ended {
-            exchange.finish(match broken {
-                _ if downloaded => Termination::NORMAL,
-                Broken::Receiver => Termination::CLIENT_GONE_IN_DATA,
-                Broken::Stalled => Termination::SERVER_STALLED_IN_DATA,
-                Broken::Sender | Broken::Malformed => Termination::SERVER_GONE_IN_DATA,
-            });
-            return Err(Stop::BrokenOff.into());
+        let download = relay.run(|cx, input| read_body(&mut server_in, input, watch, cx));
+        let mut download = pin!(download);
+        let mut downloaded = false;
+        let both = poll_fn(|cx| {
+            if !downloaded {
+                downloaded = is_done(download.as_mut().poll(cx))?;
+            }
+            // A server that goes on with the connection reads the rest.
+            if downloaded && (uploaded.get() || !answered.server_keeps || switches) {
+                return Poll::Ready(Ok(()));
+            }
+            client.poll(cx).map(|_| Err(Broken::Receiver))
+        });
+        match both.await {
+            Ok(()) => Ok((answered, uploaded.get())),
+            Err(broken) => Err(Stop::BrokenOff(if downloaded {
+                Termination::NORMAL
+            } else {
+                broken.into()
+            })
+            .into()),
         }
-        Ok((answered, uploaded.get()))
     }
 
     /// Sends the request's head, and of its body what is there.
@@ -339,9 +308,57 @@ struct ForThisRequest<'a> {
     server: &'a Server,
     exchange: &'a mut Exchange,
     uploaded: &'a Cell<bool>,
+    /// The client was told to send its body.
+    invited: bool,
 }
 
 impl ForThisRequest<'_> {
+    /// Waits for the response's head. It is in `out` then, which goes to the
+    /// client; what comes before it is on its way there.
+    async fn head<R, W, L>(
+        &mut self,
+        (input, from): (&mut Buffer, &mut R),
+        (out, to): (&mut Vec<u8>, &mut W),
+        patience: &Patience<'_>,
+        client: &mut Listening<'_, L>,
+    ) -> Result<Answered, Silence>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+        L: Future<Output = Heard>,
+    {
+        loop {
+            match self.find(input.filled(), out) {
+                Ok(Some(Found::Answer(answered))) => return Ok(answered),
+                Ok(Some(Found::Interim { status, received })) => {
+                    input.consume(received);
+                    let known = self.invited && status == StatusCode::CONTINUE;
+                    if known || self.asked.version == Version::Http10 {
+                        out.clear();
+                    }
+                    let written = pieces::write(to, out, b"", b"", Some(patience.watch)).await;
+                    written.map_err(|_| Stop::ClientGone)?;
+                    continue;
+                }
+                Ok(None) if input.filled().len() > MAX_HEAD => {
+                    return Err(FailureKind::Malformed.into());
+                }
+                Ok(None) if input.is_full() => input.enlarge(),
+                Ok(None) => {}
+                Err(_) => return Err(FailureKind::Malformed.into()),
+            }
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(heard) = client.poll(cx) {
+                    return Poll::Ready(Err(Silence::Stop(heard.into())));
+                }
+                patience.poll(cx, |cx| input.poll_fill(from, cx))
+            });
+            if !matches!(read.await?, Ok(1..)) {
+                return Err(FailureKind::Broken.into());
+            }
+        }
+    }
+
     /// Finds a head in what has come of the response, and appends to `out`
     /// what it is to the client.
     fn find(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<Found>, Malformed> {
@@ -459,6 +476,27 @@ impl From<Heard> for Stop {
             Heard::BrokenOff => Self::Error(Error::ClientAbort),
             Heard::Malformed => Self::Error(Error::BadRequest("an invalid chunk")),
         }
+    }
+}
+
+/// An ear for the client while the server answers.
+struct Listening<'a, L> {
+    listening: Pin<&'a mut L>,
+    deaf: bool,
+}
+
+impl<L: Future<Output = Heard>> Listening<'_, L> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        if self.deaf {
+            return Poll::Pending;
+        }
+        let heard = self.listening.as_mut().poll(cx);
+        if matches!(heard, Poll::Ready(Heard::Unsendable)) {
+            // The server may have said why, and is heard.
+            self.deaf = true;
+            return Poll::Pending;
+        }
+        heard
     }
 }
 

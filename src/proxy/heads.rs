@@ -53,15 +53,16 @@ pub(super) fn for_server(
     write_request_line(&mut head, request, origin);
     for (known, field) in request.fields.iter() {
         match known {
-            // RFC 9110 §7.6.1: these end here.
+            // RFC 9110 §7.6.1: these end here. The last two are ours to say.
             Known::Connection
             | Known::KeepAlive
             | Known::ProxyAuthorization
             | Known::ProxyConnection
             | Known::Te
             | Known::TransferEncoding
-            | Known::Upgrade => {}
-            Known::XForwardedPort | Known::XForwardedProto => {}
+            | Known::Upgrade
+            | Known::XForwardedPort
+            | Known::XForwardedProto => {}
             Known::ContentLength if request.length == Length::Chunked => {}
             // RFC 9112 §3.2.2: the target has said it, whatever this says.
             Known::Host if matches!(request.form, Target::Absolute { .. }) => {}

@@ -75,7 +75,10 @@ pub(super) async fn answer(
             return After::Tunnel(Box::new(tunnel));
         }
         Err(Stop::ClientGone) => return After::Gone,
-        Err(Stop::BrokenOff) => return After::Close,
+        Err(Stop::BrokenOff(how)) => {
+            exchange.finish(how);
+            return After::Close;
+        }
         Err(Stop::Error(error)) => error,
     };
     exchange.fail(error);
