@@ -12,21 +12,31 @@ use http::{Method, StatusCode};
 ///
 /// Of several, the first counts; all are removed.
 pub fn take<'f>(field: &'f [u8], name: &str, value: &mut Option<String>) -> Option<Cow<'f, [u8]>> {
-    let pairs = || field.split(|byte| *byte == b';');
-    let mut found = false;
-    for pair in pairs() {
-        if let Some(cookie) = ours(pair, name) {
-            found = true;
-            value.get_or_insert_with(|| cookie.value_trimmed().to_owned());
+    // What is left, from where the first of ours stands.
+    let mut rest: Option<Vec<u8>> = None;
+    let mut seen = 0;
+    for pair in field.split(|byte| *byte == b';') {
+        match (ours(pair, name), &mut rest) {
+            (Some(cookie), rest) => {
+                value.get_or_insert_with(|| cookie.value_trimmed().to_owned());
+                rest.get_or_insert_with(|| field.get(..seen).unwrap_or_default().to_vec());
+            }
+            (None, Some(rest)) => {
+                // It comes with its own separator, unless it is the first now.
+                if !rest.is_empty() && rest.last() != Some(&b';') {
+                    rest.push(b';');
+                }
+                rest.extend_from_slice(pair);
+            }
+            (None, None) => {}
         }
+        seen += pair.len() + 1;
     }
-    if !found {
+    let Some(rest) = rest else {
         return Some(field.into());
-    }
-    // The rest stays as it is, byte for byte.
-    let rest: Vec<&[u8]> = pairs().filter(|pair| ours(pair, name).is_none()).collect();
-    let rest = rest.join(&b';');
+    };
     let rest = rest.trim_ascii();
+    let rest = rest.strip_suffix(b";").unwrap_or(rest);
     (!rest.is_empty()).then(|| Cow::Owned(rest.to_vec()))
 }
 

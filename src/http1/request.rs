@@ -212,7 +212,10 @@ fn check_host(host: &str) -> Result<(), Malformed> {
         None if host.starts_with(':') => return Err(INVALID),
         None => host.split_once(':').unwrap_or((host, "")),
     };
-    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);
+    let may_stand = |byte: u8| match byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'%' => true,
+        byte => b"!$&'()*+;=".contains(&byte),
+    };
     if name.bytes().all(may_stand) && port.bytes().all(|byte| byte.is_ascii_digit()) {
         Ok(())
     } else {

@@ -158,12 +158,13 @@ async fn drive(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> End
     let mut listens = false;
     let mut told_to_drain = false;
     poll_fn(|cx| {
+        watch.wake(Instant::now());
         if !listens {
             listens = bell.as_mut().poll(cx).is_pending();
         }
         if !told_to_drain && worker.last_orders.called.get() {
             told_to_drain = true;
-            watch.hurry(LAST_CHANCE, Instant::now());
+            watch.hurry(LAST_CHANCE, watch.now());
         }
         loop {
             if let Poll::Ready(end) = requests.as_mut().poll(cx) {
@@ -191,7 +192,7 @@ async fn drive(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> End
             if timer_runs {
                 return Poll::Pending;
             }
-            match watch.expire(Instant::now()) {
+            match watch.expire(watch.now()) {
                 // The exchange sees it when it is polled, and answers.
                 Some(Expired::Server) => {}
                 Some(expired) => return Poll::Ready(End::Expired(expired)),
@@ -221,7 +222,7 @@ async fn requests(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> 
             Next::Draining => return End::Closed,
         };
         if let Some(error) = refused {
-            refuse(worker, client, wire, asked.line, error).await;
+            refuse(worker, client, wire, Some(asked), error).await;
             return End::Closed;
         }
         // Behind a pointer: most connections are idle most of the time.
@@ -251,7 +252,7 @@ enum Next {
 async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
     let mut looked_at = 0;
     if !wire.input.is_empty() {
-        client.watch.read(Instant::now);
+        client.watch.read();
     }
     loop {
         let there = wire.input.filled();
@@ -280,7 +281,7 @@ async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
         });
         match read.await {
             None => return Next::Draining,
-            Some(Ok(1..)) => client.watch.read(Instant::now),
+            Some(Ok(1..)) => client.watch.read(),
             Some(_) if wire.input.is_empty() => return Next::Nothing,
             Some(_) => return Next::BrokenOff,
         }
@@ -372,7 +373,7 @@ impl Worker {
             let took = client
                 .watch
                 .head_arrives_since()
-                .map(|since| since.elapsed());
+                .map(|since| client.watch.now() - since);
             log.write_bad_request(
                 client.peer,
                 took.unwrap_or_default(),
@@ -389,11 +390,14 @@ async fn refuse(
     worker: &Worker,
     client: &Client,
     wire: &mut Wire,
-    line: Option<RequestLine>,
+    asked: Option<Asked>,
     error: Error,
 ) {
     let words = error.last_words();
-    worker.log_refusal(client, line, error, wire.input.filled().len(), words.len());
+    let head = asked.as_ref().map_or(0, |asked| asked.size);
+    let read = head + wire.input.filled().len();
+    let line = asked.and_then(|asked| asked.line);
+    worker.log_refusal(client, line, error, read, words.len());
     timeout(LINGER, wire.socket.write_all(&words)).await.ok();
 }
 

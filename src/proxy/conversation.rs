@@ -12,10 +12,7 @@ use std::{
 };
 
 use http::StatusCode;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Instant,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Worker,
@@ -139,9 +136,9 @@ impl Conversation<'_> {
         if answered.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Ok(Forwarded::Switched(lease)));
         }
-        self.exchange.finish(Termination::NORMAL);
+        self.exchange.complete();
         if answered.server_keeps && uploaded {
-            lease.give_back(answered.said.timeout, Instant::now());
+            lease.give_back(answered.said.timeout, self.client.watch.now());
         }
         Ok(Ok(Forwarded::Whole(if answered.client_keeps && uploaded {
             After::Next
@@ -164,7 +161,7 @@ impl Conversation<'_> {
         let (mut server_in, mut server_out) = socket.split();
         let watch = &self.client.watch;
         let patience = Patience { wait, watch };
-        let sent_at = Instant::now();
+        let sent_at = watch.now();
         wait.begin(repeatable, sent_at);
         self.send_head(&mut server_out, &patience).await?;
         let invited = self.invite().await?;
@@ -211,7 +208,7 @@ impl Conversation<'_> {
         answer.consume(answered.received);
         let exchange = &mut *self.exchange;
         exchange.connected(connect_time);
-        exchange.responded(answered.status, sent_at.elapsed());
+        exchange.responded(answered.status, watch.now() - sent_at);
         exchange.begin_response(out.len() as u64, answered.received as u64);
         let switches = answered.status == StatusCode::SWITCHING_PROTOCOLS;
 
@@ -336,6 +333,7 @@ impl ForThisRequest<'_> {
                     if known || self.asked.version == Version::Http10 {
                         out.clear();
                     }
+                    self.exchange.add_bytes_out(out.len() as u64);
                     let written = pieces::write(to, out, b"", b"", Some(patience.watch)).await;
                     written.map_err(|_| Stop::ClientGone)?;
                     continue;
@@ -450,7 +448,7 @@ impl Patience<'_> {
                 Poll::Ready(Err(FailureKind::ResponseTimeout.into()))
             }
             Poll::Pending => {
-                self.watch.wait_for_server(Instant::now);
+                self.watch.wait_for_server();
                 Poll::Pending
             }
         }
@@ -514,11 +512,11 @@ where
     if !uploaded.get() {
         let sent = upload.run(|cx, input| match input.poll_fill(from, cx) {
             Poll::Pending => {
-                watch.wait_for_body(Instant::now);
+                watch.wait_for_body();
                 Poll::Pending
             }
             Poll::Ready(read) => {
-                watch.read(Instant::now);
+                watch.read();
                 Poll::Ready(read.map_err(|_| Broken::Sender))
             }
         });
@@ -559,7 +557,7 @@ fn read_body<R: AsyncRead + Unpin>(
     match input.poll_fill(from, cx) {
         Poll::Pending if watch.server_expired() => Poll::Ready(Err(Broken::Stalled)),
         Poll::Pending => {
-            watch.wait_for_server(Instant::now);
+            watch.wait_for_server();
             Poll::Pending
         }
         Poll::Ready(read) => {

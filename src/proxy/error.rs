@@ -221,6 +221,7 @@ impl Termination {
 fn reason(status: StatusCode) -> &'static str {
     match status {
         // HAProxy's spelling, which monitoring scripts look for.
+        StatusCode::BAD_REQUEST => "Bad request",
         StatusCode::REQUEST_TIMEOUT => "Request Time-out",
         StatusCode::GATEWAY_TIMEOUT => "Gateway Time-out",
         _ => status.canonical_reason().unwrap_or("Error"),

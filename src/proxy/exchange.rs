@@ -57,6 +57,7 @@ pub(super) struct Exchange {
     worker: Rc<Worker>,
     client: Rc<Client>,
     begun: Instant,
+    ended: Option<Instant>,
     head_time: Duration,
     /// For the log, where there is one.
     line: Option<RequestLine>,
@@ -91,7 +92,7 @@ impl std::fmt::Debug for Exchange {
 impl Exchange {
     /// A request whose head has just arrived.
     pub(super) fn begin(worker: &Rc<Worker>, client: &Rc<Client>, asked: &mut Asked) -> Box<Self> {
-        let begun = Instant::now();
+        let begun = client.watch.now();
         let head_since = client.watch.begin_exchange(begun);
         client.talk.begin(begun);
         worker.ledger.all().traffic.requests.inc();
@@ -101,6 +102,7 @@ impl Exchange {
             worker: Rc::clone(worker),
             client: Rc::clone(client),
             begun,
+            ended: None,
             head_time: begun - head_since,
             line: asked.line.take(),
             server: None,
@@ -126,7 +128,7 @@ impl Exchange {
     /// attempt at the one before.
     pub(super) fn attempt(&mut self, server: &Arc<Server>, balanced: bool, waited: bool) {
         self.wait_time = Some(if waited || self.server.is_some() {
-            self.begun.elapsed()
+            self.client.watch.now() - self.begun
         } else {
             Duration::ZERO
         });
@@ -244,6 +246,12 @@ impl Exchange {
         }
     }
 
+    /// The whole response has gone to the client.
+    pub(super) fn complete(&mut self) {
+        self.ended = Some(self.client.watch.now());
+        self.termination = Termination::NORMAL;
+    }
+
     /// The exchange ended in this way.
     pub(super) fn finish(&mut self, termination: Termination) {
         self.termination = termination;
@@ -347,7 +355,8 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let now = Instant::now();
+        // Who is ended from outside has not woken up for it.
+        let now = self.ended.unwrap_or_else(Instant::now);
         let total = now - self.begun;
         self.place_client_gone();
         if self.client.watch.client_expired() {

@@ -8,7 +8,7 @@ use std::{
     task::{Poll, ready},
 };
 
-use tokio::{io::AsyncWrite, time::Instant};
+use tokio::io::AsyncWrite;
 
 use super::watch::Watch;
 
@@ -57,7 +57,7 @@ async fn write_slices<W: AsyncWrite + Unpin>(
             };
             if let Some(watch) = watch {
                 match written {
-                    Poll::Pending => watch.write_blocked(Instant::now),
+                    Poll::Pending => watch.write_blocked(),
                     Poll::Ready(_) => watch.wrote(),
                 }
             }

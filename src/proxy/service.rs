@@ -136,10 +136,7 @@ async fn forward(conversation: &mut Conversation<'_>) -> Result<Forwarded, Stop>
         let exchange = &mut *conversation.exchange;
         let server = unless_gone(conversation.wire, attempts.choose(exchange)).await??;
         let failure = loop {
-            match attempts
-                .lease(conversation.wire, &server, repeatable)
-                .await?
-            {
+            match attempts.lease(conversation, &server, repeatable).await? {
                 Ok(lease) => match conversation.hold(lease, repeatable).await? {
                     Ok(forwarded) => return Ok(forwarded),
                     // It was closed while it was idle, which is no attempt.
@@ -243,7 +240,7 @@ impl Attempts<'_> {
     /// A connection to the server: an idle one, or else a new one.
     async fn lease(
         &self,
-        wire: &mut Wire,
+        conversation: &mut Conversation<'_>,
         server: &Arc<Server>,
         repeatable: bool,
     ) -> Result<Result<Lease, Failure>, Stop> {
@@ -251,14 +248,14 @@ impl Attempts<'_> {
             return Ok(Err(Failure::to_connect(FailureKind::ConnectTimeout)));
         };
         let upstreams = &self.worker.upstreams;
-        if let Some(idle) = upstreams.reuse(server, repeatable) {
+        if let Some(idle) = upstreams.reuse(server, repeatable, conversation.client.watch.now()) {
             return Ok(Ok(idle));
         }
         let limit = self.worker.settings.timeouts.connect;
         let others = self.left > 0 && self.worker.has_other(server, &self.tried);
         let patience = if others { limit.min(IMPATIENT) } else { limit };
         let connecting = Box::pin(upstreams.connect(server, addr, patience));
-        let connected = unless_gone(wire, connecting).await?;
+        let connected = unless_gone(conversation.wire, connecting).await?;
         Ok(connected.map_err(Failure::to_connect))
     }
 

@@ -181,8 +181,13 @@ impl Upstreams {
     }
 
     /// An idle connection to `server`, if there is one that will do.
-    pub(super) fn reuse(self: &Rc<Self>, server: &Arc<Server>, repeatable: bool) -> Option<Lease> {
-        let link = self.take_idle(server, repeatable)?;
+    pub(super) fn reuse(
+        self: &Rc<Self>,
+        server: &Arc<Server>,
+        repeatable: bool,
+        now: Instant,
+    ) -> Option<Lease> {
+        let link = self.take_idle(server, repeatable, now)?;
         self.ledger.inc(&server.live, |traffic| &traffic.reuses);
         Some(Lease::new(link, server, self, Duration::ZERO))
     }
@@ -292,10 +297,9 @@ impl Upstreams {
 
     /// The connection that served last: it is the least likely to be closed,
     /// and those that are not needed grow old and go.
-    fn take_idle(&self, server: &Server, repeatable: bool) -> Option<Link> {
+    fn take_idle(&self, server: &Server, repeatable: bool, now: Instant) -> Option<Link> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(&server.life)?;
-        let now = Instant::now();
         while let Some(newest) = idle.pop() {
             let fresh = repeatable || now - newest.since < FRESH;
             if newest.expires <= now || !newest.link.is_silent() {

@@ -3,6 +3,9 @@
 //! One set of cells a connection, written by the parts that wait and read by
 //! the one timer of the connection: a request neither creates nor moves a
 //! timer.
+//!
+//! The clock is read once for each time the connection's task wakes up, which
+//! is long enough ago for nobody: a request would read it eight times else.
 
 use std::{cell::Cell, time::Duration};
 
@@ -62,6 +65,7 @@ pub(super) enum Expired {
 #[derive(Debug)]
 pub(super) struct Watch {
     timeouts: Timeouts,
+    now: Cell<Instant>,
     first_request: Cell<Duration>,
     waiting: Cell<Waiting>,
     since: Cell<Instant>,
@@ -76,6 +80,7 @@ impl Watch {
     pub(super) fn new(timeouts: Timeouts, now: Instant) -> Self {
         Self {
             timeouts,
+            now: Cell::new(now),
             first_request: Cell::new(timeouts.http_request),
             waiting: Cell::new(Waiting::FirstRequest),
             since: Cell::new(now),
@@ -84,6 +89,16 @@ impl Watch {
             server_expired: Cell::new(false),
             client_expired: Cell::new(false),
         }
+    }
+
+    /// The connection's task has woken up.
+    pub(super) fn wake(&self, now: Instant) {
+        self.now.set(now);
+    }
+
+    /// The moment it did.
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
     }
 
     /// Since when a request's head has been arriving, if one is.
@@ -110,18 +125,20 @@ impl Watch {
     }
 
     /// Bytes came from the client.
-    pub(super) fn read(&self, now: impl FnOnce() -> Instant) {
+    pub(super) fn read(&self) {
         match self.waiting.get() {
-            Waiting::FirstRequest | Waiting::NextRequest => self.wait_for(Waiting::Head, now()),
+            Waiting::FirstRequest | Waiting::NextRequest => {
+                self.wait_for(Waiting::Head, self.now())
+            }
             Waiting::Body => self.waiting.set(Waiting::Nothing),
             _ => {}
         }
     }
 
     /// The client does not take more bytes for now.
-    pub(super) fn write_blocked(&self, now: impl FnOnce() -> Instant) {
+    pub(super) fn write_blocked(&self) {
         if self.write_blocked.get().is_none() {
-            self.write_blocked.set(Some(now()));
+            self.write_blocked.set(Some(self.now()));
         }
     }
 
@@ -154,17 +171,17 @@ impl Watch {
     }
 
     /// Begins a wait for the server, unless one is on already.
-    pub(super) fn wait_for_server(&self, now: impl FnOnce() -> Instant) {
+    pub(super) fn wait_for_server(&self) {
         if self.waiting.get() == Waiting::Nothing {
-            self.wait_for(Waiting::Server, now());
+            self.wait_for(Waiting::Server, self.now());
         }
     }
 
     /// Begins a wait for the client's body. Whoever waits for the client does
     /// not wait for the server: its answer comes after the request.
-    pub(super) fn wait_for_body(&self, now: impl FnOnce() -> Instant) {
+    pub(super) fn wait_for_body(&self) {
         if matches!(self.waiting.get(), Waiting::Nothing | Waiting::Server) {
-            self.wait_for(Waiting::Body, now());
+            self.wait_for(Waiting::Body, self.now());
         }
     }
 
@@ -279,7 +296,8 @@ mod tests {
         let watch = watch(start);
         watch.hurry(SECOND, start + 5 * SECOND);
         assert_eq!(watch.deadline(), Some(start + 6 * SECOND));
-        watch.read(|| start + 5 * SECOND);
+        watch.wake(start + 5 * SECOND);
+        watch.read();
         watch.hurry(SECOND, start + 5 * SECOND);
         assert_eq!(watch.deadline(), Some(start + 15 * SECOND));
     }
@@ -288,8 +306,10 @@ mod tests {
     fn a_head_that_dribbles_in_gets_408_counted_from_its_first_byte() {
         let start = Instant::now();
         let watch = watch(start);
-        watch.read(|| start + 8 * SECOND);
-        watch.read(|| start + 17 * SECOND);
+        watch.wake(start + 8 * SECOND);
+        watch.read();
+        watch.wake(start + 17 * SECOND);
+        watch.read();
         assert_eq!(watch.expire(start + 17 * SECOND), None);
         assert_eq!(watch.expire(start + 18 * SECOND), Some(Expired::Head));
     }
@@ -309,7 +329,8 @@ mod tests {
         let start = Instant::now();
         let watch = watch(start);
         watch.begin_exchange(start);
-        watch.wait_for_server(|| start);
+        watch.wake(start);
+        watch.wait_for_server();
         assert_eq!(watch.expire(start + 39 * SECOND), None);
         assert!(!watch.server_expired());
         assert_eq!(watch.expire(start + 40 * SECOND), Some(Expired::Server));
@@ -321,8 +342,10 @@ mod tests {
         let start = Instant::now();
         let watch = watch(start);
         watch.begin_exchange(start);
-        watch.wait_for_server(|| start);
-        watch.wait_for_body(|| start + SECOND);
+        watch.wake(start);
+        watch.wait_for_server();
+        watch.wake(start + SECOND);
+        watch.wait_for_body();
         assert_eq!(watch.expire(start + 45 * SECOND), None);
         assert_eq!(watch.expire(start + 51 * SECOND), Some(Expired::Body));
         assert!(watch.client_expired() && !watch.server_expired());
@@ -334,8 +357,10 @@ mod tests {
         let watch = watch(start);
         watch.begin_exchange(start);
         watch.begin_response();
-        watch.write_blocked(|| start);
-        watch.write_blocked(|| start + 30 * SECOND);
+        watch.wake(start);
+        watch.write_blocked();
+        watch.wake(start + 30 * SECOND);
+        watch.write_blocked();
         assert_eq!(watch.expire(start + 50 * SECOND), Some(Expired::Client));
         watch.wrote();
         assert_eq!(watch.deadline(), None);
