@@ -18,7 +18,7 @@ pub(super) const SMALL: usize = 16 * 1024;
 pub(super) const LARGE: usize = 128 * 1024;
 
 /// Buffers that are kept for the next to come, of each size.
-const KEPT: usize = 64;
+const KEPT: usize = 32;
 
 /// One worker's unused buffers.
 #[derive(Default)]

@@ -113,11 +113,10 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>)
         return;
     };
     let _open = Open::count(&worker);
-    let timeouts = worker.settings.timeouts;
     let client = Rc::new(Client {
         peer,
         origin: Origin::new(peer, local),
-        watch: Watch::new(timeouts, Instant::now()),
+        watch: Watch::new(&worker.timeouts, Instant::now()),
         talk: Rc::clone(&talk),
         body_bytes: Cell::new(0),
         last: Cell::new(false),
@@ -131,8 +130,8 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>)
     match end {
         End::Tunnel(tunnel) => {
             let limits = Limits {
-                idle: timeouts.tunnel,
-                half_closed: timeouts.client,
+                idle: worker.timeouts.tunnel,
+                half_closed: worker.timeouts.client,
             };
             Box::pin(tunnel.run((wire.socket, wire.input), limits)).await;
         }
@@ -206,27 +205,10 @@ async fn drive(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> End
 /// Answers one request after the other.
 async fn requests(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> End {
     loop {
-        let (asked, refused) = match next(worker, client, wire).await {
-            Next::Asked(asked, None) => (asked, None),
-            Next::Asked(asked, error) => (asked, error),
-            Next::Refused(error) => {
-                refuse(worker, client, wire, None, error).await;
-                return End::Closed;
-            }
-            Next::Nothing => return End::Gone,
-            Next::BrokenOff => {
-                let what = BadRequest::broken_off(wire.input.filled().len() as u64);
-                worker.log_bad_request(client, None, what);
-                return End::Gone;
-            }
-            Next::Draining => return End::Closed,
-        };
-        if let Some(error) = refused {
-            refuse(worker, client, wire, Some(asked), error).await;
-            return End::Closed;
-        }
+        let next = next(worker, client, wire).await;
         // Behind a pointer: most connections are idle most of the time.
-        match Box::pin(service::answer(worker, client, wire, asked)).await {
+        let after = Box::pin(respond(worker, client, wire, next)).await;
+        match after {
             After::Next => {}
             After::Close => return End::Closed,
             After::Gone => return End::Gone,
@@ -237,16 +219,52 @@ async fn requests(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> 
 
 /// What comes next on a connection.
 enum Next {
-    /// A request, and why it is refused, if it is.
-    Asked(Asked, Option<Error>),
-    /// Something that is no request.
-    Refused(Error),
+    /// A request.
+    Asked(Asked),
+    /// Something that is no request, or none for us.
+    Refused(Refused),
     /// Nothing: the client has closed.
     Nothing,
     /// The client has closed in the middle of a head.
     BrokenOff,
     /// Nothing was asked, and nothing more is to be.
     Draining,
+}
+
+impl Next {
+    fn refused(error: Error) -> Self {
+        Self::Refused(Refused {
+            error,
+            line: None,
+            size: 0,
+        })
+    }
+}
+
+/// Why a request is not served.
+struct Refused {
+    error: Error,
+    /// Its first line, for the log, if it could be read.
+    line: Option<RequestLine>,
+    /// Bytes of its head that are not in the buffer any more.
+    size: usize,
+}
+
+async fn respond(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire, next: Next) -> After {
+    match next {
+        Next::Asked(asked) => service::answer(worker, client, wire, asked).await,
+        Next::Refused(refused) => {
+            refuse(worker, client, wire, refused).await;
+            After::Close
+        }
+        Next::Nothing => After::Gone,
+        Next::BrokenOff => {
+            let what = BadRequest::broken_off(wire.input.filled().len() as u64);
+            worker.log_bad_request(client, None, what);
+            After::Gone
+        }
+        Next::Draining => After::Close,
+    }
 }
 
 async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
@@ -260,17 +278,21 @@ async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
         if there.len() > looked_at && (looked_at == 0 || may_end_behind(there, looked_at)) {
             let read = Request::read(there, |request| worker.prepare(client, request));
             match read {
-                Ok(Some((asked, error))) => {
+                Ok(Some(Ok(asked))) => {
                     wire.input.consume(asked.size);
-                    return Next::Asked(asked, error);
+                    return Next::Asked(asked);
+                }
+                Ok(Some(Err(refused))) => {
+                    wire.input.consume(refused.size);
+                    return Next::Refused(refused);
                 }
                 Ok(None) => {}
-                Err(malformed) => return Next::Refused(malformed.into()),
+                Err(malformed) => return Next::refused(malformed.into()),
             }
         }
         looked_at = there.len();
         if wire.input.is_full() {
-            return Next::Refused(too_large(wire.input.filled()));
+            return Next::refused(too_large(wire.input.filled()));
         }
         let Wire { socket, input } = &mut *wire;
         let read = poll_fn(|cx| {
@@ -304,19 +326,19 @@ fn too_large(head: &[u8]) -> Error {
 }
 
 impl Worker {
-    /// Makes a request ready for servers, and says why it is refused, if it is.
-    fn prepare(&self, client: &Client, request: &Request<'_, '_>) -> (Asked, Option<Error>) {
+    /// Makes a request ready for servers, unless it is to be refused.
+    fn prepare(&self, client: &Client, request: &Request<'_, '_>) -> Result<Asked, Refused> {
+        let line = self.access_log.is_some().then(|| RequestLine::new(request));
+        if let Some(error) = objection(request) {
+            return Err(Refused {
+                error,
+                line,
+                size: request.size,
+            });
+        }
         let sticky = self.settings.cookie.as_deref();
         let ForServer { head, cookie } = heads::for_server(request, &client.origin, sticky);
-        let bodiless = matches!(request.method, Method::GET | Method::HEAD | Method::DELETE);
-        let refused = if request.method == Method::CONNECT {
-            Some(Error::MethodNotAllowed)
-        } else if request.version == Version::Http10 && bodiless && request.has_body() {
-            Some(Error::PayloadTooLarge)
-        } else {
-            None
-        };
-        let asked = Asked {
+        Ok(Asked {
             method: request.method.clone(),
             version: request.version,
             head,
@@ -325,11 +347,10 @@ impl Worker {
             expects_continue: request.expects_continue && request.version == Version::Http11,
             takes_trailers: request.takes_trailers,
             upgrade: request.upgrade.is_some(),
-            line: self.access_log.is_some().then(|| RequestLine::new(request)),
+            line,
             size: request.size,
             keeps_alive: request.keeps_alive(),
-        };
-        (asked, refused)
+        })
     }
 
     /// What a client is told whose connection ends before its time.
@@ -385,18 +406,23 @@ impl Worker {
     }
 }
 
+/// What speaks against a request that is well-formed.
+fn objection(request: &Request<'_, '_>) -> Option<Error> {
+    let bodiless = matches!(request.method, Method::GET | Method::HEAD | Method::DELETE);
+    if request.method == Method::CONNECT {
+        Some(Error::MethodNotAllowed)
+    } else if request.version == Version::Http10 && bodiless && request.has_body() {
+        Some(Error::PayloadTooLarge)
+    } else {
+        None
+    }
+}
+
 /// Answers what is no request, or none for us.
-async fn refuse(
-    worker: &Worker,
-    client: &Client,
-    wire: &mut Wire,
-    asked: Option<Asked>,
-    error: Error,
-) {
+async fn refuse(worker: &Worker, client: &Client, wire: &mut Wire, refused: Refused) {
+    let Refused { error, line, size } = refused;
     let words = error.last_words();
-    let head = asked.as_ref().map_or(0, |asked| asked.size);
-    let read = head + wire.input.filled().len();
-    let line = asked.and_then(|asked| asked.line);
+    let read = size + wire.input.filled().len();
     worker.log_refusal(client, line, error, read, words.len());
     timeout(LINGER, wire.socket.write_all(&words)).await.ok();
 }

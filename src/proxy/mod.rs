@@ -134,6 +134,7 @@ impl LastOrders {
 /// One worker's own things.
 struct Worker {
     settings: Arc<Settings>,
+    timeouts: Rc<Timeouts>,
     pool: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     reader: Reader,
     inputs: mpsc::Sender<Input>,
@@ -255,6 +256,7 @@ impl Worker {
         let explains = shared.settings.explain || log.is_some_and(AccessLog::explains);
         Self {
             explains,
+            timeouts: Rc::new(shared.settings.timeouts),
             settings: shared.settings,
             pool: RefCell::new(shared.pool.cached()),
             reader: shared.pool,

@@ -7,7 +7,7 @@
 //! The clock is read once for each time the connection's task wakes up, which
 //! is long enough ago for nobody: a request would read it eight times else.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -64,7 +64,7 @@ pub(super) enum Expired {
 /// The connection's state as seen by its timer.
 #[derive(Debug)]
 pub(super) struct Watch {
-    timeouts: Timeouts,
+    timeouts: Rc<Timeouts>,
     now: Cell<Instant>,
     first_request: Cell<Duration>,
     waiting: Cell<Waiting>,
@@ -77,9 +77,9 @@ pub(super) struct Watch {
 
 impl Watch {
     /// A connection that was just accepted.
-    pub(super) fn new(timeouts: Timeouts, now: Instant) -> Self {
+    pub(super) fn new(timeouts: &Rc<Timeouts>, now: Instant) -> Self {
         Self {
-            timeouts,
+            timeouts: Rc::clone(timeouts),
             now: Cell::new(now),
             first_request: Cell::new(timeouts.http_request),
             waiting: Cell::new(Waiting::FirstRequest),
@@ -128,7 +128,7 @@ impl Watch {
     pub(super) fn read(&self) {
         match self.waiting.get() {
             Waiting::FirstRequest | Waiting::NextRequest => {
-                self.wait_for(Waiting::Head, self.now())
+                self.wait_for(Waiting::Head, self.now());
             }
             Waiting::Body => self.waiting.set(Waiting::Nothing),
             _ => {}
@@ -279,7 +279,7 @@ mod tests {
             keep_alive: 60 * SECOND,
             tunnel: 3600 * SECOND,
         };
-        Watch::new(timeouts, now)
+        Watch::new(&Rc::new(timeouts), now)
     }
 
     #[test]
