@@ -143,7 +143,6 @@ pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Survey {
     pub(super) connection: Connection,
-    pub(super) has_connection: bool,
     pub(super) coding: Coding,
     pub(super) length: Option<u64>,
 }
@@ -183,10 +182,7 @@ impl Survey {
     /// Takes note of one field.
     pub(super) fn note(&mut self, known: Known, value: &[u8]) -> Result<(), Malformed> {
         match known {
-            Known::Connection => {
-                self.has_connection = true;
-                self.connection.read(value);
-            }
+            Known::Connection => self.connection.read(value),
             Known::TransferEncoding => self.note_coding(value),
             Known::ContentLength => {
                 let before = self.length.replace(decimal(value)?);

@@ -23,6 +23,9 @@ pub struct Response<'h, 'b> {
     pub connection: Connection,
     /// How long its body is.
     pub length: Length,
+    /// It can have no body and announces one all the same. Should the server
+    /// send it, it would be taken for the next response.
+    pub doubtful: bool,
     /// Bytes of the head.
     pub size: usize,
 }
@@ -65,6 +68,11 @@ impl<'b> Response<'_, 'b> {
                 return Err(Malformed::Rule("Transfer-Encoding in HTTP/1.0"));
             }
         }
+        let doubtful = match (status, length) {
+            (StatusCode::NO_CONTENT, Some(length)) => length != Length::Exact(0),
+            (StatusCode::NOT_MODIFIED, Some(length)) => length == Length::Chunked,
+            _ => false,
+        };
         let response = Response {
             status,
             reason: parsed.reason.unwrap_or_default(),
@@ -72,6 +80,7 @@ impl<'b> Response<'_, 'b> {
             fields,
             connection: survey.connection,
             length: of_body(method, status, length),
+            doubtful,
             size,
         };
         Ok(Some(then(&response)))
@@ -88,7 +97,8 @@ impl<'b> Response<'_, 'b> {
             Version::Http11 => true,
             Version::Http10 => self.connection.keep_alive,
         };
-        wanted && !self.connection.close && self.length != Length::UntilClose
+        let ends = self.connection.close || self.length == Length::UntilClose;
+        wanted && !ends && !self.doubtful
     }
 }
 
@@ -127,12 +137,12 @@ mod tests {
             (
                 Method::GET,
                 "1 204 x\r\ncontent-length: 5",
-                (Length::None, true),
+                (Length::None, false),
             ),
             (
                 Method::GET,
                 "1 304 x\r\ntransfer-encoding: chunked",
-                (Length::None, true),
+                (Length::None, false),
             ),
             (
                 Method::GET,

@@ -11,8 +11,8 @@ use tokio::io::AsyncWrite;
 
 use super::{
     buffer::{Buffer, SMALL},
-    heads, pieces,
-    watch::Watch,
+    heads,
+    pieces::{self, Taker},
 };
 use crate::http1::{
     Length,
@@ -24,6 +24,9 @@ use crate::http1::{
 pub(super) struct Body {
     rest: Rest,
     over: bool,
+    /// A piece was taken and is still in the buffer: what stands there must
+    /// not be read as anything else, should its way end here.
+    torn: bool,
 }
 
 #[derive(Debug)]
@@ -55,7 +58,11 @@ impl Body {
             Length::UntilClose => Rest::UntilClose,
         };
         let over = matches!(rest, Rest::Exact(0));
-        Self { rest, over }
+        Self {
+            rest,
+            over,
+            torn: false,
+        }
     }
 
     /// Whether it has been read to its end.
@@ -63,10 +70,14 @@ impl Body {
         self.over
     }
 
-    /// Reads over what is there of it. Says whether it ends there.
+    /// Reads over what is there of it. Says whether it ends there, and what is
+    /// behind it can be the next request.
     pub(super) fn skip(&mut self, input: &mut Buffer) -> bool {
+        if self.torn {
+            return false;
+        }
         while !self.over && !input.is_empty() {
-            match self.next(input) {
+            match self.take(input) {
                 Ok(piece) => input.consume(piece.taken),
                 Err(_) => return false,
             }
@@ -95,8 +106,8 @@ impl Body {
         }
     }
 
-    /// Finds the piece at the beginning of what is there, and counts it read.
-    fn next(&mut self, input: &mut Buffer) -> Result<Piece, chunked::Malformed> {
+    /// Takes the piece at the beginning of what is there; it counts as read.
+    fn take(&mut self, input: &mut Buffer) -> Result<Piece, chunked::Malformed> {
         let there = input.filled().len();
         match &mut self.rest {
             Rest::Exact(left) => {
@@ -179,8 +190,8 @@ pub(super) struct Relay<'a, W> {
     pub(super) first: &'a mut Vec<u8>,
     /// Bytes of it that have gone out.
     pub(super) count: &'a Cell<u64>,
-    /// The client's watch, where it is the client that gets it.
-    pub(super) watch: Option<&'a Watch>,
+    /// Who gets it.
+    pub(super) taker: Taker<'a>,
 }
 
 impl<W: AsyncWrite + Unpin> Relay<'_, W> {
@@ -216,7 +227,8 @@ impl<W: AsyncWrite + Unpin> Relay<'_, W> {
         if self.body.over {
             return self.write(0, b"").await;
         }
-        let piece = self.body.next(self.input).map_err(|_| Broken::Malformed)?;
+        self.body.torn = true;
+        let piece = self.body.take(self.input).map_err(|_| Broken::Malformed)?;
         let behind = self.behind(piece);
         if self.framing != Framing::Plain && piece.data > 0 {
             let mut line = [0; SIZE_LINE];
@@ -225,6 +237,7 @@ impl<W: AsyncWrite + Unpin> Relay<'_, W> {
         }
         self.write(piece.data, &behind).await?;
         self.input.consume(piece.taken);
+        self.body.torn = false;
         Ok(())
     }
 
@@ -234,18 +247,15 @@ impl<W: AsyncWrite + Unpin> Relay<'_, W> {
             return Cow::Borrowed(b"");
         };
         let end: &[u8] = if piece.data > 0 { b"\r\n" } else { b"" };
-        match (self.body.over, trailers && !self.body.trailers().is_empty()) {
-            (false, _) if piece.data > 0 => Cow::Borrowed(b"\r\n"),
-            (false, _) => Cow::Borrowed(b""),
-            (true, false) if piece.data > 0 => Cow::Borrowed(b"\r\n0\r\n\r\n"),
-            (true, false) => Cow::Borrowed(chunked::LAST),
-            (true, true) => {
-                let mut behind = [end, b"0\r\n"].concat();
-                heads::write_trailers(self.body.trailers(), &mut behind);
-                behind.extend_from_slice(b"\r\n");
-                Cow::Owned(behind)
-            }
+        if !self.body.over {
+            return Cow::Borrowed(end);
         }
+        let mut behind = [end, b"0\r\n"].concat();
+        if trailers {
+            heads::write_trailers(self.body.trailers(), &mut behind);
+        }
+        behind.extend_from_slice(b"\r\n");
+        Cow::Owned(behind)
     }
 
     /// Nothing more comes.
@@ -262,9 +272,151 @@ impl<W: AsyncWrite + Unpin> Relay<'_, W> {
 
     async fn write(&mut self, data: usize, behind: &[u8]) -> Result<(), Broken> {
         let piece = self.input.filled().get(..data).unwrap_or_default();
-        let written = pieces::write(self.to, self.first, piece, behind, self.watch).await;
+        let written = pieces::write(self.to, self.first, piece, behind, self.taker).await;
         written.map_err(|_| Broken::Receiver)?;
         self.count.set(self.count.get() + data as u64);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        pin::{Pin, pin},
+        rc::Rc,
+        task::Waker,
+        time::Duration,
+    };
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::proxy::{
+        buffer::Buffers,
+        watch::{Timeouts, Watch},
+    };
+
+    /// Takes so many bytes, and then none, or breaks.
+    struct Sink {
+        taken: Vec<u8>,
+        room: usize,
+        breaks: bool,
+    }
+
+    impl AsyncWrite for Sink {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = bytes.len().min(self.room);
+            self.room -= taken;
+            self.taken.extend_from_slice(&bytes[..taken]);
+            match taken {
+                0 if self.breaks => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                0 => Poll::Pending,
+                taken => Poll::Ready(Ok(taken)),
+            }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn watch() -> Watch {
+        let long = Duration::from_secs(60);
+        let timeouts = Timeouts {
+            connect: long,
+            client: long,
+            server: long,
+            http_request: long,
+            keep_alive: long,
+            tunnel: long,
+        };
+        Watch::new(&Rc::new(timeouts), Instant::now())
+    }
+
+    fn buffer(text: &str) -> Buffer {
+        let mut buffer = Buffer::new(&Rc::new(Buffers::default()));
+        let mut from = text.as_bytes();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(buffer.poll_fill(&mut from, &mut cx).is_ready());
+        buffer
+    }
+
+    /// Polls the relay once, drops it, and says how it was and what went out.
+    fn relay(
+        body: &mut Body,
+        input: &mut Buffer,
+        framing: Framing,
+        (room, breaks): (usize, bool),
+    ) -> (Poll<Result<(), Broken>>, String) {
+        let mut to = Sink {
+            taken: Vec::new(),
+            room,
+            breaks,
+        };
+        let watch = watch();
+        let polled = {
+            let mut first = Vec::new();
+            let mut relay = Relay {
+                body,
+                input,
+                to: &mut to,
+                framing,
+                first: &mut first,
+                count: &Cell::new(0),
+                taker: Taker::Server(&watch),
+            };
+            let mut run = pin!(relay.run(|_, _| Poll::Pending));
+            run.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        };
+        (polled, String::from_utf8(to.taken).unwrap())
+    }
+
+    #[test]
+    fn a_body_is_framed_anew_and_what_is_behind_it_stays() {
+        let chunks = "3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 1\r\n\r\nGET";
+        for (length, text, framing, out) in [
+            (Length::Exact(5), "abcdeGET", Framing::Plain, "abcde"),
+            (Length::Chunked, chunks, Framing::Plain, "abcde"),
+            (
+                Length::Chunked,
+                chunks,
+                Framing::Chunks { trailers: false },
+                "5\r\nabcde\r\n0\r\n\r\n",
+            ),
+            (
+                Length::Chunked,
+                chunks,
+                Framing::Chunks { trailers: true },
+                "5\r\nabcde\r\n0\r\nx-sum: 1\r\n\r\n",
+            ),
+        ] {
+            let (mut body, mut input) = (Body::new(length), buffer(text));
+            let went = relay(&mut body, &mut input, framing, (usize::MAX, false));
+            assert_eq!(went, (Poll::Ready(Ok(())), out.to_owned()));
+            assert_eq!(input.filled(), b"GET");
+            assert!(body.skip(&mut input), "it is over");
+        }
+    }
+
+    #[test]
+    fn what_was_not_taken_of_a_body_is_never_what_comes_behind_it() {
+        let coded = "5\r\nGET /\r\n0\r\n\r\n";
+        for (length, text) in [(Length::Exact(5), "GET /"), (Length::Chunked, coded)] {
+            for breaks in [true, false] {
+                let (mut body, mut input) = (Body::new(length), buffer(text));
+                let (polled, _) = relay(&mut body, &mut input, Framing::Plain, (2, breaks));
+                assert_eq!(polled.is_ready(), breaks);
+                assert!(!body.skip(&mut input), "{length:?}, {breaks}");
+            }
+        }
     }
 }

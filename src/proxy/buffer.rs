@@ -60,7 +60,7 @@ pub(super) struct Buffer {
     home: Rc<Buffers>,
     /// Empty while nothing is in it.
     bytes: Box<[u8]>,
-    /// How large it is when something is.
+    /// How much may be in it.
     size: usize,
     start: usize,
     end: usize,
@@ -95,7 +95,7 @@ impl Buffer {
 
     /// Whether nothing more can be read into it.
     pub(super) fn is_full(&self) -> bool {
-        self.end - self.start == self.size
+        self.end - self.start >= self.size
     }
 
     /// The first bytes were used. With the last of them the memory goes.
@@ -125,7 +125,7 @@ impl Buffer {
 
     /// Much has come, and no more is to be expected.
     pub(super) fn settle(&mut self) {
-        self.size = SMALL.max(self.bytes.len());
+        self.size = SMALL;
     }
 
     /// Reads once. `0` is the end of the stream; there must be room.
@@ -140,7 +140,8 @@ impl Buffer {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= mem::take(&mut self.start);
         }
-        let room = self.bytes.get_mut(self.end..).unwrap_or_default();
+        let until = self.bytes.len().min(self.start + self.size);
+        let room = self.bytes.get_mut(self.end..until).unwrap_or_default();
         let mut room = ReadBuf::new(room);
         let read = Pin::new(from).poll_read(cx, &mut room);
         let read = match read {

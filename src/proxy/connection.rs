@@ -269,11 +269,12 @@ async fn respond(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire, next
 
 async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
     let mut looked_at = 0;
-    if !wire.input.is_empty() {
-        client.watch.read();
-    }
     loop {
+        skip_empty_lines(&mut wire.input);
         let there = wire.input.filled();
+        if !there.is_empty() {
+            client.watch.read();
+        }
         // A head that dribbles in is not read from its beginning every time.
         if there.len() > looked_at && (looked_at == 0 || may_end_behind(there, looked_at)) {
             let read = Request::read(there, |request| worker.prepare(client, request));
@@ -303,10 +304,18 @@ async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
         });
         match read.await {
             None => return Next::Draining,
-            Some(Ok(1..)) => client.watch.read(),
+            Some(Ok(1..)) => {}
             Some(_) if wire.input.is_empty() => return Next::Nothing,
             Some(_) => return Next::BrokenOff,
         }
+    }
+}
+
+/// RFC 9112 §2.2: empty lines before a request are nothing, such as the one
+/// that some clients send behind a body.
+fn skip_empty_lines(input: &mut Buffer) {
+    while input.filled().starts_with(b"\r\n") {
+        input.consume(2);
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     error::{Error, Termination},
     exchange::{Affinity, CookieSent, Exchange},
     heads::{self, ForClient, Said},
-    pieces,
+    pieces::{self, Taker},
     retry::Sent,
     service::{After, Forwarded},
     upstream::{Failure, FailureKind, Lease, Wait},
@@ -36,6 +36,10 @@ use crate::{
 /// The largest response head. nginx and `HAProxy` stop at 16 KiB and less, and
 /// applications with long policies and many cookies have run into that.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// The most responses that may come before the one that counts: a server that
+/// says 102 every second for minutes is heard out, one without an end is not.
+const MAX_INTERIM: u32 = 1000;
 
 /// What a request has while a server answers it.
 pub(super) struct Conversation<'a> {
@@ -161,15 +165,16 @@ impl Conversation<'_> {
         let (mut server_in, mut server_out) = socket.split();
         let watch = &self.client.watch;
         let patience = Patience { wait, watch };
+        self.exchange.connected(connect_time);
         let sent_at = watch.now();
         wait.begin(repeatable, sent_at);
         self.send_head(&mut server_out, &patience).await?;
         let invited = self.invite().await?;
 
         let (mut client_in, mut client_out) = self.wire.socket.split();
-        let uploaded = Cell::new(self.body.is_over());
+        let upload = Cell::new(Upload::new(self.body));
         let mut nothing = Vec::new();
-        let upload = Relay {
+        let relay = Relay {
             body: self.body,
             input: &mut self.wire.input,
             to: &mut server_out,
@@ -179,13 +184,9 @@ impl Conversation<'_> {
             },
             first: &mut nothing,
             count: &self.client.body_bytes,
-            watch: None,
+            taker: Taker::Server(watch),
         };
-        let listening = pin!(listen(upload, &mut client_in, watch, &uploaded));
-        let mut client = Listening {
-            listening,
-            deaf: false,
-        };
+        let mut client = pin!(listen(relay, &mut client_in, watch, &upload));
         let mut out = Vec::new();
         let answered = ForThisRequest {
             worker: self.worker,
@@ -193,7 +194,7 @@ impl Conversation<'_> {
             asked: self.asked,
             server: &server,
             exchange: &mut *self.exchange,
-            uploaded: &uploaded,
+            upload: &upload,
             invited,
         }
         .head(
@@ -207,7 +208,6 @@ impl Conversation<'_> {
         watch.arrived(Waiting::Server);
         answer.consume(answered.received);
         let exchange = &mut *self.exchange;
-        exchange.connected(connect_time);
         exchange.responded(answered.status, watch.now() - sent_at);
         exchange.begin_response(out.len() as u64, answered.received as u64);
         let switches = answered.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -220,7 +220,7 @@ impl Conversation<'_> {
             framing: answered.framing,
             first: &mut out,
             count: exchange.body_bytes_out(),
-            watch: Some(watch),
+            taker: Taker::Client(watch),
         };
         let download = relay.run(|cx, input| read_body(&mut server_in, input, watch, cx));
         let mut download = pin!(download);
@@ -229,14 +229,28 @@ impl Conversation<'_> {
             if !downloaded {
                 downloaded = is_done(download.as_mut().poll(cx))?;
             }
-            // A server that goes on with the connection reads the rest.
-            if downloaded && (uploaded.get() || !answered.server_keeps || switches) {
-                return Poll::Ready(Ok(()));
+            // A server that answers early may still read the rest of the
+            // request, and then takes another.
+            if downloaded {
+                let over = match upload.get() {
+                    Upload::Done | Upload::Refused => true,
+                    Upload::Going => !answered.server_keeps || switches || watch.server_expired(),
+                };
+                if over {
+                    return Poll::Ready(Ok(()));
+                }
             }
-            client.poll(cx).map(|_| Err(Broken::Receiver))
+            let heard = client.as_mut().poll(cx);
+            if downloaded && heard.is_pending() {
+                if upload.get() != Upload::Going {
+                    return Poll::Ready(Ok(()));
+                }
+                watch.wait_for_server();
+            }
+            heard.map(|_| Err(Broken::Receiver))
         });
         match both.await {
-            Ok(()) => Ok((answered, uploaded.get())),
+            Ok(()) => Ok((answered, upload.get() == Upload::Done)),
             Err(broken) => Err(Stop::BrokenOff(if downloaded {
                 Termination::NORMAL
             } else {
@@ -291,7 +305,7 @@ impl Conversation<'_> {
             return Ok(false);
         }
         let mut word = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
-        let (to, watch) = (&mut self.wire.socket, Some(&self.client.watch));
+        let (to, watch) = (&mut self.wire.socket, Taker::Client(&self.client.watch));
         let written = pieces::write(to, &mut word, b"", b"", watch).await;
         written.map(|()| true).map_err(|_| Stop::ClientGone)
     }
@@ -304,7 +318,7 @@ struct ForThisRequest<'a> {
     asked: &'a Asked,
     server: &'a Server,
     exchange: &'a mut Exchange,
-    uploaded: &'a Cell<bool>,
+    upload: &'a Cell<Upload>,
     /// The client was told to send its body.
     invited: bool,
 }
@@ -317,24 +331,31 @@ impl ForThisRequest<'_> {
         (input, from): (&mut Buffer, &mut R),
         (out, to): (&mut Vec<u8>, &mut W),
         patience: &Patience<'_>,
-        client: &mut Listening<'_, L>,
+        client: &mut Pin<&mut L>,
     ) -> Result<Answered, Silence>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
         L: Future<Output = Heard>,
     {
+        let mut interim = 0;
         loop {
             match self.find(input.filled(), out) {
                 Ok(Some(Found::Answer(answered))) => return Ok(answered),
+                Ok(Some(Found::Interim { .. })) if interim == MAX_INTERIM => {
+                    return Err(FailureKind::Malformed.into());
+                }
                 Ok(Some(Found::Interim { status, received })) => {
+                    interim += 1;
+                    patience.watch.arrived(Waiting::Server);
                     input.consume(received);
                     let known = self.invited && status == StatusCode::CONTINUE;
                     if known || self.asked.version == Version::Http10 {
                         out.clear();
                     }
                     self.exchange.add_bytes_out(out.len() as u64);
-                    let written = pieces::write(to, out, b"", b"", Some(patience.watch)).await;
+                    let written =
+                        pieces::write(to, out, b"", b"", Taker::Client(patience.watch)).await;
                     written.map_err(|_| Stop::ClientGone)?;
                     continue;
                 }
@@ -346,7 +367,7 @@ impl ForThisRequest<'_> {
                 Err(_) => return Err(FailureKind::Malformed.into()),
             }
             let read = poll_fn(|cx| {
-                if let Poll::Ready(heard) = client.poll(cx) {
+                if let Poll::Ready(heard) = client.as_mut().poll(cx) {
                     return Poll::Ready(Err(Silence::Stop(heard.into())));
                 }
                 patience.poll(cx, |cx| input.poll_fill(from, cx))
@@ -385,7 +406,7 @@ impl ForThisRequest<'_> {
     fn write(&mut self, response: &Response<'_, '_>, out: &mut Vec<u8>) -> Answered {
         let asked = self.asked;
         let server_keeps = response.keeps_alive();
-        let stays_open = self.uploaded.get() || server_keeps;
+        let stays_open = self.upload.get() == Upload::Done || server_keeps;
         let mut for_client = ForClient {
             version: asked.version,
             keep_alive: stays_open && self.client.may_ask_again(self.worker, asked),
@@ -455,6 +476,27 @@ impl Patience<'_> {
     }
 }
 
+/// How far a request's body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    /// It is on its way.
+    Going,
+    /// The server has all of it.
+    Done,
+    /// The server takes no more of it.
+    Refused,
+}
+
+impl Upload {
+    fn new(body: &Body) -> Self {
+        if body.is_over() {
+            Self::Done
+        } else {
+            Self::Going
+        }
+    }
+}
+
 /// What is heard of the client while the server answers.
 enum Heard {
     /// It has gone.
@@ -463,38 +505,15 @@ enum Heard {
     BrokenOff,
     /// Its body is not coded as it says.
     Malformed,
-    /// Its body cannot be sent to the server any more.
-    Unsendable,
 }
 
 impl From<Heard> for Stop {
     fn from(heard: Heard) -> Self {
         match heard {
-            Heard::Gone | Heard::Unsendable => Self::ClientGone,
+            Heard::Gone => Self::ClientGone,
             Heard::BrokenOff => Self::Error(Error::ClientAbort),
             Heard::Malformed => Self::Error(Error::BadRequest("an invalid chunk")),
         }
-    }
-}
-
-/// An ear for the client while the server answers.
-struct Listening<'a, L> {
-    listening: Pin<&'a mut L>,
-    deaf: bool,
-}
-
-impl<L: Future<Output = Heard>> Listening<'_, L> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
-        if self.deaf {
-            return Poll::Pending;
-        }
-        let heard = self.listening.as_mut().poll(cx);
-        if matches!(heard, Poll::Ready(Heard::Unsendable)) {
-            // The server may have said why, and is heard.
-            self.deaf = true;
-            return Poll::Pending;
-        }
-        heard
     }
 }
 
@@ -503,13 +522,13 @@ async fn listen<R, W>(
     mut upload: Relay<'_, W>,
     from: &mut R,
     watch: &Watch,
-    uploaded: &Cell<bool>,
+    progress: &Cell<Upload>,
 ) -> Heard
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    if !uploaded.get() {
+    if progress.get() == Upload::Going {
         let sent = upload.run(|cx, input| match input.poll_fill(from, cx) {
             Poll::Pending => {
                 watch.wait_for_body();
@@ -521,9 +540,10 @@ where
             }
         });
         match sent.await {
-            Ok(()) => uploaded.set(true),
+            Ok(()) => progress.set(Upload::Done),
             Err(Broken::Sender | Broken::Stalled) => return Heard::BrokenOff,
-            Err(Broken::Receiver) => return Heard::Unsendable,
+            // The server may have said why, and is heard.
+            Err(Broken::Receiver) => progress.set(Upload::Refused),
             Err(Broken::Malformed) => return Heard::Malformed,
         }
     }

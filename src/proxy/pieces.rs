@@ -10,19 +10,38 @@ use std::{
 
 use tokio::io::AsyncWrite;
 
-use super::watch::Watch;
+use super::watch::{Waiting, Watch};
 
 /// Up to here a copy costs less than the kernel's look at another slice.
 const COPIED: usize = 4 * 1024;
 
+/// Whom bytes go to, and who has to know whether they are taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Taker<'a> {
+    Client(&'a Watch),
+    Server(&'a Watch),
+}
+
+impl Taker<'_> {
+    fn note<T>(self, written: &Poll<T>) {
+        match (self, written) {
+            (Self::Client(watch), Poll::Pending) => watch.write_blocked(),
+            (Self::Client(watch), Poll::Ready(_)) => watch.wrote(),
+            // Whoever waits for its answer waits anew: it is not idle.
+            (Self::Server(watch), Poll::Ready(_)) => watch.arrived(Waiting::Server),
+            (Self::Server(_), Poll::Pending) => {}
+        }
+    }
+}
+
 /// Writes `first`, `piece` and `last`, one behind the other, and empties
-/// `first`. A client's `watch` is told whether it takes them.
+/// `first`.
 pub(super) async fn write<W: AsyncWrite + Unpin>(
     to: &mut W,
     first: &mut Vec<u8>,
     piece: &[u8],
     last: &[u8],
-    watch: Option<&Watch>,
+    taker: Taker<'_>,
 ) -> io::Result<()> {
     let copied = piece.len() <= COPIED && !first.is_empty();
     if copied {
@@ -35,7 +54,7 @@ pub(super) async fn write<W: AsyncWrite + Unpin>(
         (piece, last)
     };
     let mut slices = [first.as_slice(), piece, last].map(IoSlice::new);
-    write_slices(to, &mut slices, watch).await?;
+    write_slices(to, &mut slices, taker).await?;
     first.clear();
     Ok(())
 }
@@ -43,7 +62,7 @@ pub(super) async fn write<W: AsyncWrite + Unpin>(
 async fn write_slices<W: AsyncWrite + Unpin>(
     to: &mut W,
     mut slices: &mut [IoSlice<'_>],
-    watch: Option<&Watch>,
+    taker: Taker<'_>,
 ) -> io::Result<()> {
     // Leaves out those that are empty.
     IoSlice::advance_slices(&mut slices, 0);
@@ -55,12 +74,7 @@ async fn write_slices<W: AsyncWrite + Unpin>(
             } else {
                 to.as_mut().poll_write_vectored(cx, slices)
             };
-            if let Some(watch) = watch {
-                match written {
-                    Poll::Pending => watch.write_blocked(),
-                    Poll::Ready(_) => watch.wrote(),
-                }
-            }
+            taker.note(&written);
             let written = ready!(written)?;
             if written == 0 {
                 return Poll::Ready(Err(ErrorKind::WriteZero.into()));

@@ -15,7 +15,7 @@ use super::{
     error::{Asker, Error},
     exchange::{Affinity, Exchange},
     explain::Why,
-    pieces,
+    pieces::{self, Taker},
     retry::{Sent, may_repeat},
     upgrade::Tunnel,
     upstream::{Failure, FailureKind, IMPATIENT, Lease},
@@ -97,7 +97,14 @@ pub(super) async fn answer(
     let head = error.write(&mut answer, &asker);
     exchange.begin_own_response(head as u64);
     exchange.add_bytes_out((answer.len() - head) as u64);
-    let written = pieces::write(&mut wire.socket, &mut answer, b"", b"", Some(&client.watch)).await;
+    let written = pieces::write(
+        &mut wire.socket,
+        &mut answer,
+        b"",
+        b"",
+        Taker::Client(&client.watch),
+    )
+    .await;
     match written {
         Ok(()) if keep_alive => After::Next,
         Ok(()) => After::Close,

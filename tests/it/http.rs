@@ -820,6 +820,34 @@ fn a_kept_connection_that_is_not_used_is_closed_without_a_word() {
     assert_eq!(log(&balancer, 1).len(), 1);
 }
 
+#[test]
+fn an_empty_line_behind_a_body_is_no_beginning_of_a_request() {
+    let origin = Origin::saying("hello");
+    let flags = ["--timeout-http-request", "1s", "--timeout-keep-alive", "2s"];
+    let balancer = balancer_over(&[&origin], &flags);
+    let mut client = balancer.connect();
+    let post = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nab\r\n";
+    assert_eq!(exchange(&mut client, post).body, b"hello");
+    assert_closed(&mut client);
+    assert_eq!(log(&balancer, 1).len(), 1, "and no 408");
+}
+
+#[test]
+fn a_large_body_makes_no_room_for_a_large_head_behind_it() {
+    let origin = Origin::saying("hello");
+    let balancer = balancer_over(&[&origin], &[]);
+    let mut client = balancer.connect();
+    let body = "x".repeat(400_000);
+    let post = format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 400000\r\n\r\n{body}");
+    client.send(post + GET).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.answer(false).unwrap().body, b"hello");
+    }
+    let large = "x".repeat(60_000);
+    let get = format!("GET / HTTP/1.1\r\nhost: test\r\na: {large}\r\n\r\n");
+    assert_eq!(exchange(&mut client, &get).status, 431);
+}
+
 // --- what servers do wrong
 
 #[test]
@@ -925,6 +953,79 @@ enum Breaks {
     Closes,
     Resets,
     Stalls,
+}
+
+#[test]
+fn a_server_that_takes_a_large_body_slowly_is_not_too_slow() {
+    const SIZE: usize = 16 * MIB;
+    let origin = Origin::start(|visit| {
+        // Half as long again as it may be silent.
+        let pause = Duration::from_millis(1500) / 64;
+        for _ in 0..64 {
+            io::copy(
+                &mut visit.raw_body().take(SIZE as u64 / 64),
+                &mut io::sink(),
+            )?;
+            thread::sleep(pause);
+        }
+        visit.send(ok("thanks"))
+    });
+    let balancer = balancer_over(&[&origin], &["--timeout-server", "1s"]);
+    let mut client = balancer.connect();
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {SIZE}\r\n\r\n"
+        ))
+        .unwrap();
+    pieces(SIZE).for_each(|piece| client.send(piece).unwrap());
+    assert_eq!(client.answer(false).unwrap().body, b"thanks");
+}
+
+/// Answers at once, and keeps the connection as far as it says.
+const EARLY: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno";
+
+#[test]
+fn a_server_that_answers_early_and_hangs_up_does_not_leave_the_client_waiting() {
+    let origin = Origin::start(|visit| {
+        visit.send(EARLY)?;
+        visit.close()
+    });
+    let balancer = balancer_over(&[&origin], &[]);
+    let mut client = balancer.connect();
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\nabc")
+        .unwrap();
+    assert_eq!(client.answer(false).unwrap().status, 404);
+    // What nobody takes any more is not waited for.
+    let mut stream = client.stream().try_clone().unwrap();
+    let sending = thread::spawn(move || while stream.write_all(&vec![0; 64 * 1024]).is_ok() {});
+    let line = log(&balancer, 1).pop().unwrap();
+    assert!(line.contains(" 404 "), "{line}");
+    eventually("the connection ends", || {
+        sending.is_finished().then_some(())
+    });
+}
+
+#[test]
+fn a_server_that_answers_early_and_reads_no_more_is_too_slow() {
+    let (_open, gate) = gate();
+    let origin = Origin::start(move |visit| {
+        visit.send(EARLY)?;
+        gate.wait();
+        Ok(())
+    });
+    let balancer = balancer_over(&[&origin], &["--timeout-server", "1s"]);
+    let mut client = balancer.connect();
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n")
+        .unwrap();
+    let mut stream = client.stream().try_clone().unwrap();
+    let sending = thread::spawn(move || while stream.write_all(&vec![0; 64 * 1024]).is_ok() {});
+    assert_eq!(client.answer(false).unwrap().status, 404);
+    eventually("the connection ends", || {
+        sending.is_finished().then_some(())
+    });
+    assert!(log(&balancer, 1)[0].contains(" 404 "));
 }
 
 #[test]
