@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn watch() -> Watch {
-        let long = Duration::from_secs(60);
+        let long = Duration::from_mins(1);
         let timeouts = Timeouts {
             connect: long,
             client: long,
