@@ -239,10 +239,15 @@ async fn answer(worker: Rc<Worker>) {
 /// Closes connections to servers that are not to be used, or not any more.
 async fn keep_house(worker: Rc<Worker>) {
     let mut pool = worker.reader.clone();
+    let mut known = pool.load();
     let mut moment = interval(Duration::from_millis(500));
     loop {
         tokio::select! {
-            () = pool.changed() => worker.upstreams.follow(&pool.load()),
+            () = pool.changed() => {
+                let newest = pool.load();
+                worker.upstreams.follow(&known, &newest);
+                known = newest;
+            }
             _ = moment.tick() => worker.upstreams.expire(&pool.load(), Instant::now()),
         }
     }

@@ -195,9 +195,26 @@ impl Upstreams {
     /// Does what a change in the pool asks for: closes idle connections to
     /// servers that shall not keep any, rescues requests from servers that do
     /// not answer any more, and closes tunnels to those that have left.
-    pub(super) fn follow(&self, snapshot: &Snapshot) {
-        self.close_idle(snapshot);
-        self.rescue(snapshot, Instant::now());
+    pub(super) fn follow(&self, before: &Snapshot, snapshot: &Snapshot) {
+        let now = Instant::now();
+        // Only what changed is looked at: a large pool changes all the time.
+        for (was, is) in snapshot.changed_since(before) {
+            let mut idle = self.idle.borrow_mut();
+            if let Some(was) = was
+                && is.is_none_or(|is| is.life != was.life)
+            {
+                idle.remove(&was.life);
+            }
+            let Some(is) = is else {
+                continue;
+            };
+            match (is.keeps_connections_for(), idle.get_mut(&is.life)) {
+                (_, None) => {}
+                (Some(limit), Some(idle)) => shorten(idle, limit, now),
+                (None, Some(_)) => drop(idle.remove(&is.life)),
+            }
+        }
+        self.rescue(snapshot, now);
         self.close_tunnels(snapshot);
     }
 
@@ -269,10 +286,7 @@ impl Upstreams {
             let Some(limit) = limits.get(life) else {
                 return false;
             };
-            for connection in idle {
-                let latest = now.checked_add(*limit).unwrap_or(connection.expires);
-                connection.expires = connection.expires.min(latest);
-            }
+            shorten(idle, *limit, now);
             true
         });
     }
@@ -347,6 +361,14 @@ impl Upstreams {
             counted: Counted::new(&server.live, &self.ledger),
         };
         Ok(Lease::new(link, server, self, began.elapsed()))
+    }
+}
+
+/// Has connections go within `limit`, if not earlier.
+fn shorten(idle: &mut [Idle], limit: Duration, now: Instant) {
+    for connection in idle {
+        let latest = now.checked_add(limit).unwrap_or(connection.expires);
+        connection.expires = connection.expires.min(latest);
     }
 }
 
