@@ -4,8 +4,8 @@
 //! the one timer of the connection: a request neither creates nor moves a
 //! timer.
 //!
-//! The clock is read once for each time the connection's task wakes up, which
-//! is long enough ago for nobody: a request would read it eight times else.
+//! The clock is read once for each time the connection's task wakes up: all
+//! that is done until it waits again takes microseconds, and limits are longer.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 

@@ -58,6 +58,12 @@ fn assert_closed(client: &mut Client) {
     );
 }
 
+/// Sends until nobody takes it any more.
+fn keep_sending(client: &Client) -> thread::JoinHandle<()> {
+    let mut stream = client.stream().try_clone().unwrap();
+    thread::spawn(move || while stream.write_all(&[0; 16 * 1024]).is_ok() {})
+}
+
 fn echo_first_line(visit: &mut Visit) -> io::Result<()> {
     visit.body()?;
     let line = ok(visit.seen().first_line());
@@ -574,9 +580,7 @@ fn a_server_that_refuses_a_large_body_halfway_is_heard() {
     client
         .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n")
         .unwrap();
-    let mut stream = client.stream().try_clone().unwrap();
-    // Sends until nobody takes it any more.
-    let sending = thread::spawn(move || while stream.write_all(&vec![0; 64 * 1024]).is_ok() {});
+    let sending = keep_sending(&client);
     let answer = client.answer(false).unwrap();
     assert_eq!((answer.status, answer.body.as_slice()), (413, &b"no"[..]));
     drop(client);
@@ -936,8 +940,7 @@ fn a_server_that_does_not_take_a_body_is_too_slow_too() {
     client
         .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n")
         .unwrap();
-    let mut stream = client.stream().try_clone().unwrap();
-    let sending = thread::spawn(move || while stream.write_all(&vec![0; 64 * 1024]).is_ok() {});
+    let sending = keep_sending(&client);
     assert_eq!(client.answer(false).unwrap().status, 504);
     let line = log(&balancer, 1).pop().unwrap();
     assert!(state(&line).starts_with("sH"), "{line}");
@@ -997,8 +1000,7 @@ fn a_server_that_answers_early_and_hangs_up_does_not_leave_the_client_waiting() 
         .unwrap();
     assert_eq!(client.answer(false).unwrap().status, 404);
     // What nobody takes any more is not waited for.
-    let mut stream = client.stream().try_clone().unwrap();
-    let sending = thread::spawn(move || while stream.write_all(&vec![0; 64 * 1024]).is_ok() {});
+    let sending = keep_sending(&client);
     let line = log(&balancer, 1).pop().unwrap();
     assert!(line.contains(" 404 "), "{line}");
     eventually("the connection ends", || {
@@ -1019,8 +1021,7 @@ fn a_server_that_answers_early_and_reads_no_more_is_too_slow() {
     client
         .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n")
         .unwrap();
-    let mut stream = client.stream().try_clone().unwrap();
-    let sending = thread::spawn(move || while stream.write_all(&vec![0; 64 * 1024]).is_ok() {});
+    let sending = keep_sending(&client);
     assert_eq!(client.answer(false).unwrap().status, 404);
     eventually("the connection ends", || {
         sending.is_finished().then_some(())
