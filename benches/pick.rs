@@ -19,6 +19,7 @@ fn snapshot(servers: usize) -> Snapshot {
         target: format!("127.0.0.1:{}", 1024 + i),
         weight: 1,
         check: None,
+        tags: std::collections::BTreeMap::new(),
     });
     let service = "nodes".parse().expect("a name");
     State::new(service, servers.collect(), Instant::now()).snapshot()

@@ -21,14 +21,15 @@ use tracing::{error, info};
 use crate::{
     admin::{self, Address, Declare, Listener},
     cli::serve::ServeArgs,
-    counters::{Counter, unix_seconds},
+    counters::{Counter, Totals, unix_seconds},
     gossip, health, host, keys,
     membership::{MemberEvent, Meta, Name, Role},
     net,
     pool::{Input, Reader, Writer, state::State},
-    proxy::{self, AccessLog, Format, Names, Seat, Shared},
+    proxy::{self, AccessLog, Format, Names, Scheme, Seat, Shared},
     stats,
     syslog::Syslog,
+    tls,
 };
 
 /// The frontend's name, which scripts know.
@@ -56,19 +57,22 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         None => host::name().await,
     };
     let workers = args.workers.map_or_else(host::cores, |n| n.get().into());
+    let (tls, connector) = start_tls(&args)?;
+    let settings = args.settings().map_err(|why| anyhow!(why))?;
     // All sockets first: a port in use is an error at start, not later.
     let sockets = Sockets::bind(&args, workers)?;
     let addresses = sockets.addresses()?;
 
-    let (inputs, pool) = start_pool(&args)?;
+    let (inputs, pool) = start_pool(&args, &connector)?;
     let keyring = keys::keyring(&args.gossip_args)?;
     let keyed = !keyring.is_plain();
     let gossip = Gossip::default();
-    let settings = gossip::Settings {
+    let in_cluster = gossip::Settings {
         advertise: args.gossip,
         found: args.advertise.is_none() && args.gossip.ip().is_unspecified(),
         cluster: args.gossip_args.cluster.clone(),
         keyring,
+        admission: args.gossip_args.admission(),
         seeds: args.join.clone(),
         meta: Meta {
             name: node.clone(),
@@ -78,13 +82,13 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
     let members = inputs.clone();
     tokio::spawn(join_cluster(
         args.clone(),
-        settings,
+        in_cluster,
         sockets.gossip,
         members,
         gossip.clone(),
     ));
 
-    let settings = args.settings();
+    let (limits, totals) = limits(&args)?;
     let log_dropped = syslog.as_ref().map(Syslog::dropped).unwrap_or_default();
     let format = args.access_log.format();
     let (access_log, log_writer) = start_log(format, &settings, syslog.as_ref(), &log_dropped)?;
@@ -92,11 +96,14 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         settings: Arc::new(settings),
         pool,
         inputs,
-        totals: Arc::default(),
+        totals,
         access_log,
         ending: Arc::default(),
         draining: CancellationToken::new(),
         control: proxy::Control::default(),
+        limits,
+        tls: tls.clone(),
+        connector,
     };
     let (seated, seats) = proxy::Workers::new(workers);
     let ending = Arc::clone(&shared.ending);
@@ -106,13 +113,12 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         service: args.service().clone(),
         balance: shared.settings.balance.as_str(),
         cookie: shared.settings.cookie.clone(),
-        max_connections: host::max_connections(),
+        admission: Arc::clone(&shared.limits.admission),
+        maxqueue: args.maxqueue(),
         process: process(&node, workers, &addresses),
         members: list_members(gossip.clone()),
-        figures: stats::gossip_figures(&gossip)
-            .into_iter()
-            .chain(stats::worker_figures(&seated))
-            .collect(),
+        figures: figures(&gossip, &seated, tls.as_ref()),
+        figures_of_the_moment: tls.into_iter().map(stats::certificate_figures).collect(),
         gossip_keyed: keyed,
         history: stats::History::default(),
         log_lines_dropped: log_dropped,
@@ -145,12 +151,17 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
     ending.store(true, Relaxed);
     sleep(NOTICE).await;
     draining.cancel();
-    join(workers.into_iter().chain(log_writer)).await;
+    end(workers.into_iter().chain(log_writer), &gossip).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the last request and its line in the log, then says goodbye.
+async fn end(threads: impl Iterator<Item = JoinHandle<()>>, gossip: &Gossip) {
+    join(threads).await;
     if let Some(gossip) = gossip.get() {
         gossip.leave().await;
     }
     info!("ended");
-    Ok(ExitCode::SUCCESS)
 }
 
 /// One line for an address that cannot be bound.
@@ -169,7 +180,7 @@ pub fn busy(flag: &str, addr: impl fmt::Display, err: &io::Error) -> anyhow::Err
 /// Everything that listens.
 struct Sockets {
     /// Each worker's own.
-    http: Vec<Vec<TcpListener>>,
+    http: Vec<Vec<proxy::Listener>>,
     stats: TcpListener,
     admin: Vec<Listener>,
     gossip: gossip::Sockets,
@@ -177,7 +188,7 @@ struct Sockets {
 
 /// Where it listens: with port 0 the kernel chose.
 struct Addresses {
-    http: Vec<SocketAddr>,
+    http: Vec<(SocketAddr, Scheme)>,
     stats: SocketAddr,
     gossip: SocketAddr,
     admin: Vec<Address>,
@@ -186,9 +197,18 @@ struct Addresses {
 impl Sockets {
     fn bind(args: &ServeArgs, workers: usize) -> anyhow::Result<Self> {
         let busy_at = |flag, addr| move |err: io::Error| busy(flag, addr, &err);
-        let http = proxy::bind(&args.http, workers);
+        let plain = args.http.iter().map(|addr| (*addr, Scheme::Http));
+        let over_tls = args.https().iter().map(|addr| (*addr, Scheme::Https));
+        let http: Vec<_> = plain.chain(over_tls).collect();
+        let http = proxy::bind(&http, workers).map_err(|((addr, scheme), err)| {
+            let flag = match scheme {
+                Scheme::Http => "--http",
+                Scheme::Https => "--https",
+            };
+            busy(flag, addr, &err)
+        });
         Ok(Self {
-            http: http.map_err(|(addr, err)| busy("--http", addr, &err))?,
+            http: http?,
             admin: args
                 .admin_addresses()
                 .map_err(|why| anyhow!(why))?
@@ -204,7 +224,7 @@ impl Sockets {
         let first = self.http.first().into_iter().flatten();
         Ok(Addresses {
             http: first
-                .map(TcpListener::local_addr)
+                .map(|listener| Ok((listener.socket.local_addr()?, listener.scheme)))
                 .collect::<io::Result<_>>()?,
             stats: self.stats.local_addr()?,
             gossip: self.gossip.local_addr()?,
@@ -227,8 +247,11 @@ impl Addresses {
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("takes requests on")?;
-        for addr in &self.http {
-            write!(f, " http://{addr}/")?;
+        for (addr, scheme) in &self.http {
+            match scheme {
+                Scheme::Http => write!(f, " http://{addr}/")?,
+                Scheme::Https => write!(f, " https://{addr}/")?,
+            }
         }
         let Self { stats, gossip, .. } = self;
         write!(
@@ -243,19 +266,57 @@ impl fmt::Display for Addresses {
     }
 }
 
+/// How much is let in, and the figures that it counts into.
+fn limits(args: &ServeArgs) -> anyhow::Result<(proxy::Limits, Arc<Totals>)> {
+    let totals = Arc::<Totals>::default();
+    let limits = args.limits(host::max_connections(), Arc::clone(&totals));
+    Ok((limits.map_err(|why| anyhow!(why))?, totals))
+}
+
 /// Starts the pool's writer and what feeds it from here: probes and names.
-fn start_pool(args: &ServeArgs) -> anyhow::Result<(mpsc::Sender<Input>, Reader)> {
+fn start_pool(
+    args: &ServeArgs,
+    connector: &tls::Connector,
+) -> anyhow::Result<(mpsc::Sender<Input>, Reader)> {
     let servers = args.static_servers().map_err(|why| anyhow!(why))?;
     let targets: Vec<(Name, String)> = servers
         .iter()
         .map(|server| (server.name.clone(), server.target.clone()))
         .collect();
-    let state = State::new(args.service().clone(), servers, Instant::now());
+    let now = Instant::now();
+    let state = State::new(args.service().clone(), servers, now);
+    let state = state.with_server_maxconn(args.server_maxconn(), now);
     let (writer, inputs, pool) = Writer::new(args.service().to_string(), state);
     tokio::spawn(writer.run());
-    tokio::spawn(health::run(pool.clone(), inputs.clone()));
+    tokio::spawn(health::run(pool.clone(), inputs.clone(), connector.clone()));
     tokio::spawn(health::resolve::run(targets, inputs.clone()));
     Ok((inputs, pool))
+}
+
+/// Reads certificates, and follows them in their files: what takes handshakes,
+/// if there are to be any, and what makes connections over TLS to servers.
+fn start_tls(args: &ServeArgs) -> anyhow::Result<(Option<Arc<tls::Server>>, tls::Connector)> {
+    let tls = args.tls().map(tls::Server::new).transpose();
+    let tls = tls.map_err(|why| anyhow!(why))?;
+    if let Some(tls) = &tls {
+        tokio::spawn(Arc::clone(tls).follow());
+    }
+    let connector = args.connector().map_err(|why| anyhow!(why))?;
+    tokio::spawn(connector.clone().follow());
+    Ok((tls, connector))
+}
+
+/// What parts of the process count that are none of the statistics'.
+fn figures(
+    gossip: &Gossip,
+    seated: &proxy::Workers,
+    tls: Option<&Arc<tls::Server>>,
+) -> Vec<stats::Figure> {
+    stats::gossip_figures(gossip)
+        .into_iter()
+        .chain(stats::worker_figures(seated))
+        .chain(tls.into_iter().flat_map(stats::handshake_figures))
+        .collect()
 }
 
 /// Takes part in gossip as soon as our own address is known; requests do not
@@ -330,7 +391,7 @@ fn start_statistics(listener: TcpListener, source: Arc<stats::Source>) -> io::Re
 
 fn start_workers(
     seats: Vec<Seat>,
-    listeners: Vec<Vec<TcpListener>>,
+    listeners: Vec<Vec<proxy::Listener>>,
     shared: &Shared,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let start = |(seat, listeners)| proxy::spawn(seat, listeners, shared.clone());
@@ -361,7 +422,7 @@ fn process(node: &Name, workers: usize, addresses: &Addresses) -> stats::Process
         max_descriptors: host::max_descriptors(),
         started: Instant::now(),
         started_unix: unix_seconds(),
-        http: addresses.http.clone(),
+        http: addresses.http.iter().map(|(addr, _)| *addr).collect(),
         listeners: addresses.count(),
     }
 }

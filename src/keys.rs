@@ -22,8 +22,9 @@ pub fn keyring(args: &GossipArgs) -> anyhow::Result<Keyring> {
     }
     if args.gossip_key.is_empty() {
         warn!(
-            "gossip has no key: whoever reaches its port can announce a server and be given \
-             requests; make a key with `tidings keygen` and give it to all with --gossip-key"
+            "gossip has no key: whoever reaches its port from a private address, or one that \
+             --gossip-allow admits, can announce a server and be given requests; make a key with \
+             `tidings keygen` and give it to all with --gossip-key"
         );
     }
     Ok(args.gossip_key.iter().cloned().collect())

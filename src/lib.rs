@@ -3,20 +3,24 @@
 //! In reading order: what nodes say of themselves ([`membership`]) travels by
 //! [`gossip`]; the [`pool`] turns it, together with what [`health`] probes
 //! and traffic find out, into an immutable snapshot; [`balance`] picks a
-//! server from it for each request that the [`proxy`] carries; [`stats`] shows
+//! server from it for each request that the [`proxy`] carries, over [`tls`] where that is asked for; [`stats`] shows
 //! what happens, [`admin`] steers it, and [`top`] does both in a terminal. [`app`] wires a load
 //! balancer, [`agent`] announces a server, [`demo`] runs both. ARCHITECTURE.md has the flows and the invariants.
 
+pub mod cidr;
 pub mod counters;
 pub mod host;
 pub mod http1;
 pub mod lines;
 pub mod membership;
 pub mod net;
+pub mod proxy_protocol;
 pub mod rfc3339;
 pub mod syslog;
 
 pub mod gossip;
+
+pub mod tls;
 
 pub mod pool;
 
@@ -25,6 +29,8 @@ pub mod health;
 pub mod balance;
 
 pub mod proxy;
+
+mod desk;
 
 pub mod stats;
 

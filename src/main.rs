@@ -2,6 +2,7 @@
 //! errors into one line and an exit code.
 
 use std::{
+    ffi::OsStr,
     io::{self, IsTerminal, Write},
     process::ExitCode,
     sync::Arc,
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
     // A host name that is still being looked up shall not hold up the end.
     runtime.shutdown_background();
     let code = ended.unwrap_or_else(|err| {
+        if err.is::<cli::out::Unread>() {
+            return ExitCode::SUCCESS;
+        }
         if let Some(syslog) = &syslog {
             syslog.say(Severity::Error, format!("{err:#}"));
         }
@@ -97,14 +101,23 @@ fn parse() -> Result<Cli, ExitCode> {
                 ExitCode::SUCCESS
             }
             _ => {
-                complain(&mistake(&err));
+                let typed = std::env::args_os().nth(1);
+                let help = help(typed.as_deref().and_then(OsStr::to_str));
+                complain(&mistake(&err, &help));
                 ExitCode::from(2)
             }
         })
 }
 
+/// What to type to read of the flags of what was typed.
+fn help(typed: Option<&str>) -> String {
+    let of = typed.filter(|typed| Cli::command().find_subcommand(typed).is_some());
+    let of = of.map(|subcommand| format!(" {subcommand}"));
+    format!("(see `tidings{} --help`)", of.unwrap_or_default())
+}
+
 /// What clap says over several lines, in one, without its usage.
-fn one_line(message: &str) -> String {
+fn one_line(message: &str, help: &str) -> String {
     let said: Vec<&str> = message
         .lines()
         .map(str::trim)
@@ -113,12 +126,12 @@ fn one_line(message: &str) -> String {
         .collect();
     let said = said.join(" ");
     let said = said.strip_prefix("error: ").unwrap_or(&said);
-    format!("{said} (see `tidings --help`)")
+    format!("{said} {help}")
 }
 
 /// A mistake in one line. What was given as a secret is not repeated: it is
 /// usually one character off the real one, and this line ends up in a log.
-fn mistake(err: &clap::Error) -> String {
+fn mistake(err: &clap::Error, help: &str) -> String {
     let flag = match err.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(flag)) => flag.as_str(),
         _ => "",
@@ -127,8 +140,8 @@ fn mistake(err: &clap::Error) -> String {
         .into_iter()
         .find(|secret| flag.split(' ').next() == Some(secret));
     match (secret, std::error::Error::source(err)) {
-        (Some(secret), Some(why)) => format!("{secret}: {why} (see `tidings --help`)"),
-        _ => one_line(&err.render().to_string()),
+        (Some(secret), Some(why)) => format!("{secret}: {why} {help}"),
+        _ => one_line(&err.render().to_string(), help),
     }
 }
 
@@ -179,15 +192,15 @@ mod tests {
         let clap = "error: invalid value 'x' for '--balance <HOW>'\n  [possible values: a, b]\n\n\
                     For more information, try '--help'.\n";
         assert_eq!(
-            one_line(clap),
+            one_line(clap, &help(None)),
             "invalid value 'x' for '--balance <HOW>' [possible values: a, b] (see `tidings --help`)"
         );
         let clap = "error: unexpected argument '--htp' found\n\n  tip: a similar argument exists: \
                     '--http'\n\nUsage: tidings serve --http <ADDR:PORT>\n\nFor more…";
         assert_eq!(
-            one_line(clap),
+            one_line(clap, &help(Some("serve"))),
             "unexpected argument '--htp' found tip: a similar argument exists: '--http' \
-             (see `tidings --help`)"
+             (see `tidings serve --help`)"
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr},
     sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::Duration,
 };
@@ -51,12 +51,17 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            Err(err) if concerns_one_connection(&err) => {}
-            Err(err) => {
-                warn_now_and_then(&err);
-                tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
-            }
+            Err(err) => rest_after(&err).await,
         }
+    }
+}
+
+/// Rests after an error of accepting, for as long as that makes sense: not at
+/// all where it concerned one connection.
+pub async fn rest_after(err: &io::Error) {
+    if !concerns_one_connection(err) {
+        warn_now_and_then(err);
+        tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
     }
 }
 
@@ -114,6 +119,16 @@ fn concerns_one_connection(err: &io::Error) -> bool {
     )
 }
 
+/// Where something comes from, as far as a bound of each source is concerned:
+/// an IPv4 address, or the /64 network of an IPv6 address, all of which one
+/// host has to itself.
+pub fn source(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 /// The address to use: the known one while it is among the answers, since
 /// name servers rotate them; else the first of IPv4, else the first.
 pub fn choose(answers: &[SocketAddr], known: Option<SocketAddr>) -> Option<SocketAddr> {
@@ -149,5 +164,14 @@ mod tests {
         assert_eq!(choose(&answers, moved), Some(addr("10.0.0.1:80")));
         assert_eq!(choose(&answers[..1], None), Some(addr("[::1]:80")));
         assert_eq!(choose(&[], known), None);
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_a_host_has_a_64_of_ipv6() {
+        let of = |text: &str| source(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::2:3:4:5"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
     }
 }

@@ -1,5 +1,5 @@
-//! Commands about what `HAProxy` can have and this has not: limits, agent
-//! checks, maps, ACLs, tables, caches, certificates, peers. They are answered
+//! Commands about what `HAProxy` can have and this has not: limits on
+//! rates, agent checks, maps, ACLs, tables, caches, certificates, peers. They are answered
 //! as by an `HAProxy` in which nothing of the kind is configured, so that a
 //! script that looks for it finds nothing instead of an error; what would set
 //! a limit says that there is none. Help does not list them.
@@ -24,9 +24,6 @@ pub(super) const VERBS: &[Verb] = &[
     admin("enable agent", |args| server::agent(args, true)),
     admin("experimental-mode", |args| Ok(read::mode(args, Mode::Experimental))),
     admin("expert-mode", |args| Ok(read::mode(args, Mode::Expert))),
-    admin("set maxconn frontend", read::set_maxconn_frontend),
-    admin("set maxconn global", read::set_maxconn_global),
-    admin("set maxconn server", server::set_maxconn_server),
     admin("set rate-limit", read::set_rate_limit),
     verb("show map", |args| lists(args, "# id (file) description", NO_MAP)),
     verb("show acl", |args| lists(args, "# id (file) description", NO_ACL)),

@@ -5,12 +5,15 @@ use std::time::Duration;
 use super::{
     answer::Answer,
     command::{
-        Clear, Command, Format, Listing, Mode, Prompt, Rows, Selection, Sessions, Severity, Show,
-        Target,
+        Clear, Command, Format, Listing, Mode, Prompt, Rows, Scope, Selection, Sessions, Severity,
+        Show, Target,
     },
     number::{atoi, leading_number, time},
 };
 use crate::stats::view::FRONTEND;
+
+/// What a number is that is too small, too large or none.
+pub(super) const OUT_OF_RANGE: &str = "Value out of range.";
 
 /// The words behind a command's own.
 pub(super) struct Arguments<'a> {
@@ -65,21 +68,23 @@ pub(super) fn help(args: &Arguments<'_>) -> Command {
 
 pub(super) fn set_maxconn_frontend(args: &Arguments<'_>) -> Result<Command, String> {
     frontend(args)?;
-    Err(match (args.get(1), leading_number(args.get(1))) {
-        ("", _) => "Integer value expected.",
-        (_, Some((0.., ""))) => "Client connections are not limited here, and cannot be.",
-        _ => "Value out of range.",
+    if args.get(1).is_empty() {
+        return Err("Integer value expected.".to_owned());
     }
-    .to_owned())
+    connections(args.get(1)).map(|most| Command::Maxconn(Scope::Frontend, most))
+}
+
+fn connections(text: &str) -> Result<u32, String> {
+    let number = leading_number(text).filter(|(_, rest)| rest.is_empty());
+    let number = number.and_then(|(number, _)| u32::try_from(number).ok());
+    number.ok_or_else(|| OUT_OF_RANGE.to_owned())
 }
 
 pub(super) fn set_maxconn_global(args: &Arguments<'_>) -> Result<Command, String> {
-    Err(match (args.get(0), leading_number(args.get(0))) {
-        ("", _) => "Expects an integer value.",
-        (_, Some((0.., ""))) => "Client connections are not limited here, and cannot be.",
-        _ => "Value out of range.",
+    if args.get(0).is_empty() {
+        return Err("Expects an integer value.".to_owned());
     }
-    .to_owned())
+    connections(args.get(0)).map(|most| Command::Maxconn(Scope::Process, most))
 }
 
 /// No rate is limited: 0, which is `HAProxy`'s word for that, is as it is.
@@ -100,19 +105,25 @@ pub(super) fn set_rate_limit(args: &Arguments<'_>) -> Result<Command, String> {
         (what, "global", value) if known.contains(&what) => match leading_number(value) {
             Some((0, "")) => return Ok(Command::Known(Answer::silent())),
             Some((1.., "")) => "Rates are not limited here, and cannot be.",
-            _ => "Value out of range.",
+            _ => OUT_OF_RANGE,
         },
         _ => USAGE,
     };
     Err(why.to_owned())
 }
 
+/// The longest that a session may be silent. `HAProxy` takes any time; a shell
+/// that is left open comes back with a key.
+const LONGEST_IDLE: Duration = Duration::from_hours(1);
+
 pub(super) fn set_timeout(args: &Arguments<'_>) -> Result<Command, String> {
     match (args.get(0), args.get(1)) {
         ("cli", "") => Err("Expects an integer value.".to_owned()),
-        ("cli", text) => time(text, Duration::from_secs(1))
-            .map(Command::Timeout)
-            .ok_or_else(|| "Invalid timeout value.".to_owned()),
+        ("cli", text) => match time(text, Duration::from_secs(1)) {
+            Some(idle) if idle <= LONGEST_IDLE => Ok(Command::Timeout(idle)),
+            Some(_) => Err("Timeout too long: 1h is the most.".to_owned()),
+            None => Err("Invalid timeout value.".to_owned()),
+        },
         _ => Err("'set timeout' only supports 'cli'.".to_owned()),
     }
 }

@@ -1,6 +1,6 @@
 //! Reads the words of a command. Pure.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
 use super::{
     Level, absent,
@@ -55,6 +55,8 @@ pub enum Command {
     EndSessions(Target),
     /// Accepts client connections, or refuses them.
     Frontend(bool),
+    /// How many client connections there may be; 0 for as many as can be.
+    Maxconn(Scope, u32),
     /// The answer is known already.
     Known(Answer),
 }
@@ -173,6 +175,8 @@ pub enum Tell {
     CheckPort(u16),
     /// The address of its checks, and their port.
     CheckAddr(IpAddr, Option<u16>),
+    /// How many requests it takes at a time, `None` for as many as come.
+    Maxconn(Option<NonZeroU32>),
     /// Its address, and its port.
     Addr(IpAddr, Option<u16>),
     /// Nothing: this is why.
@@ -196,6 +200,15 @@ pub enum Weight {
     Absolute(u16),
     /// Of the weight it has by itself.
     Percent(u32),
+}
+
+/// Whose connections are limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The process's.
+    Process,
+    /// The frontend's.
+    Frontend,
 }
 
 /// Which counters start from zero.
@@ -462,9 +475,21 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_limited_in_three_places() {
+        let limit = |scope, most| Ok(Command::Maxconn(scope, most));
+        let text = "set maxconn frontend localnodes 5";
+        assert_eq!(command(text), limit(Scope::Frontend, 5));
+        assert_eq!(command("set maxconn global 0"), limit(Scope::Process, 0));
+        let told = |limit| Ok(Command::Tell(s1(), Tell::Maxconn(NonZeroU32::new(limit))));
+        assert_eq!(command("set maxconn server nodes/s1 7"), told(7));
+        assert_eq!(command("set maxconn server nodes/s1 0"), told(0));
+        let negative = Tell::Refused("Value out of range.".to_owned());
+        let text = "set maxconn server nodes/s1 -1";
+        assert_eq!(command(text), Ok(Command::Tell(s1(), negative)));
+    }
+
+    #[test]
     fn what_cannot_be_limited_is_not_said_to_be() {
-        assert!(wrong("set maxconn frontend localnodes 5").contains("not limited"));
-        assert!(wrong("set maxconn global 5").contains("not limited"));
         assert!(wrong("set rate-limit sessions global 5").contains("not limited"));
         let unlimited = command("set rate-limit sessions global 0");
         assert_eq!(unlimited, Ok(Command::Known(Answer::silent())));
@@ -549,6 +574,12 @@ mod tests {
         assert_eq!(cli("30"), seconds(30));
         assert_eq!(cli("2m"), seconds(120));
         assert_eq!(cli("5000ms"), seconds(5));
+        assert_eq!(cli("1h"), seconds(3600));
+        assert_eq!(
+            wrong("set timeout cli 3601"),
+            "Timeout too long: 1h is the most."
+        );
+        assert_eq!(wrong("set timeout cli 9d9"), "Invalid timeout value.");
         let wait = |time| Ok(Command::Wait(time, None));
         assert_eq!(command("wait 5"), wait(Duration::from_millis(5)));
         let target = Some(s1());

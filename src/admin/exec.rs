@@ -8,14 +8,15 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::{
     Controls, Declare,
     answer::{Answer, Grade, Outcome},
-    command::{Change, Clear, Command, Target, Weight},
+    arguments::OUT_OF_RANGE,
+    command::{Change, Clear, Command, Scope, Target, Weight},
     fleet, show,
 };
 use crate::{
     counters::Forget,
     membership::Wish,
     pool::{Input, Server, Snapshot},
-    proxy::{Clearing, Which},
+    proxy::{Admission, Clearing, Which},
     stats::Source,
 };
 
@@ -54,6 +55,7 @@ pub async fn carry_out(command: Command, controls: &Controls) -> Outcome {
             Ok(Answer::silent())
         }
         Command::Frontend(accepts) => set_accepting(accepts, controls),
+        Command::Maxconn(scope, most) => set_maxconn(scope, most, &controls.source.admission),
         Command::Known(answer) => Ok(answer),
         // The connection's own affairs, which it sees to.
         Command::Help(_)
@@ -215,6 +217,19 @@ async fn clear(what: &Clear, controls: &Controls) -> Outcome {
         Some(_) => Answer::info("Server counters cleared."),
         None => Answer::silent(),
     })
+}
+
+/// The descriptors bound what can be asked for, as in `HAProxy`.
+fn set_maxconn(scope: Scope, most: u32, admission: &Admission) -> Outcome {
+    let suffices = match scope {
+        Scope::Process => admission.set_of_process(most),
+        Scope::Frontend => admission.set_of_frontend(most),
+    };
+    if suffices {
+        Ok(Answer::silent())
+    } else {
+        Err(OUT_OF_RANGE.to_owned())
+    }
 }
 
 fn set_accepting(accepts: bool, controls: &Controls) -> Outcome {

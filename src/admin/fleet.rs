@@ -36,6 +36,7 @@ pub(super) async fn tell(target: &Target, what: Tell, controls: &Controls) -> Ou
         }
         Tell::AgentChecks(false) => return Ok(Answer::silent()),
         Tell::Checks(on) => Order::Checks(on),
+        Tell::Maxconn(limit) => Order::Maxconn(limit),
         Tell::CheckPort(_) | Tell::CheckAddr(..) if server.health.is_none() => {
             return Err("health checks are not enabled on this server".to_owned());
         }

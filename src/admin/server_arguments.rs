@@ -6,12 +6,12 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     time::Duration,
 };
 
 use super::{
-    arguments::Arguments,
+    arguments::{Arguments, OUT_OF_RANGE},
     command::{Change, Command, Target, Tell, Weight},
     number::{leading_number, time},
 };
@@ -147,14 +147,16 @@ pub fn weight(text: &str) -> Result<Weight, String> {
     }
 }
 
-/// There is no such limit; what is wrong with the command is told first.
 pub(super) fn set_maxconn_server(args: &Arguments<'_>) -> Result<Command, String> {
     let target = args.target()?;
     let why = match (args.get(1), leading_number(args.get(1))) {
         ("", _) => "Require <maxconn>.",
         (_, None) => "maxconn string empty or preceded by garbage",
         (_, Some((_, rest))) if !rest.is_empty() => "Trailing garbage in maxconn string",
-        _ => "Connections to a server are not limited here, and cannot be.",
+        (_, Some((limit, _))) => match u32::try_from(limit) {
+            Ok(limit) => return Ok(Command::Tell(target, Tell::Maxconn(NonZeroU32::new(limit)))),
+            Err(_) => OUT_OF_RANGE,
+        },
     };
     Ok(Command::Tell(target, Tell::Refused(why.to_owned())))
 }
@@ -181,6 +183,7 @@ fn new_server(name: &str, args: &Arguments<'_>) -> Result<StaticServer, String> 
         target: addr.to_string(),
         weight: 1,
         check: None,
+        tags: std::collections::BTreeMap::new(),
     };
     let (mut checked, mut plan) = (false, default_plan());
     let mut words = args.rest(2).iter();
@@ -228,6 +231,12 @@ fn set_keyword(
                 let name = &server.name;
                 format!("weight of server {name} is not within 0 and 256 ({value}).")
             })?;
+        }
+        "maxconn" => {
+            let limit: u32 = value
+                .parse()
+                .map_err(|_| format!("'{key}' has to be a number, 0 for no limit."))?;
+            server.tags.insert(key.to_owned(), limit.to_string());
         }
         "inter" => {
             let unit = Duration::from_millis(1);

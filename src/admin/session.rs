@@ -11,6 +11,7 @@ use tokio::{
         AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
         BufReader,
     },
+    task::yield_now,
     time::timeout,
 };
 
@@ -22,8 +23,8 @@ use super::{
     line::{self, MOST_WORDS, Words},
 };
 
-/// How long a client may take for a line, or for taking some of its answer:
-/// the usual `stats timeout`.
+/// How long a client may take for a line, unless it asked for another time, or
+/// for taking a portion of its answer at the most: the usual `stats timeout`.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// The longest line, `HAProxy`'s buffer.
@@ -51,6 +52,9 @@ pub async fn run(
     let mut reader = BufReader::new(reader);
     let mut session = Session::new(level, controls);
     while let Some(line) = next_line(&mut reader, session.idle).await? {
+        if line.is_http() {
+            break;
+        }
         session.answer(line, &mut reader, &mut writer).await?;
         if !session.goes_on {
             break;
@@ -68,6 +72,19 @@ pub async fn run(
 enum Line {
     Whole(String),
     TooLong,
+}
+
+impl Line {
+    /// Whether it is the first line of an HTTP request: a page in a browser
+    /// that can reach us wants its visitor to steer us, and would hide commands
+    /// in what follows, or between semicolons.
+    fn is_http(&self) -> bool {
+        let Self::Whole(line) = self else {
+            return false;
+        };
+        let last = line.split_ascii_whitespace().next_back();
+        last.is_some_and(|word| word.starts_with("HTTP/"))
+    }
 }
 
 /// The next line; `None` at the connection's end, or when it is idle.
@@ -153,6 +170,8 @@ impl<'a> Session<'a> {
                 Err(outcome) => outcome,
             };
             self.write(to, &self.framed(outcome)).await?;
+            // A line has room for thousands of commands, and others wait.
+            yield_now().await;
         }
         Ok(())
     }
@@ -301,8 +320,10 @@ impl<'a> Session<'a> {
     }
 
     async fn write(&self, to: &mut (impl AsyncWrite + Unpin), text: &str) -> io::Result<()> {
+        // To be silent is one thing; an answer that nobody takes is held here.
+        let patience = self.idle.min(IDLE);
         for portion in text.as_bytes().chunks(PORTION) {
-            timeout(self.idle, to.write_all(portion)).await??;
+            timeout(patience, to.write_all(portion)).await??;
         }
         Ok(())
     }
@@ -469,5 +490,35 @@ mod tests {
         ours.write_all(b"show stat\n").await.unwrap();
         let err = session.await.unwrap().unwrap_err();
         assert_eq!(err.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_longer_idle_time_is_none_for_an_answer() {
+        let (mut ours, session) = connect();
+        let start = Instant::now();
+        ours.write_all(b"prompt i;set timeout cli 1h\nshow stat\n")
+            .await
+            .unwrap();
+        let err = session.await.unwrap().unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), IDLE);
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_between_the_commands_of_a_line() {
+        let (mut ours, theirs) = tokio::io::duplex(1024 * 1024);
+        let chain = "show cli level;".repeat(1000);
+        ours.write_all(chain.as_bytes()).await.unwrap();
+        ours.write_all(b"\n").await.unwrap();
+        // Nothing more comes, so it ends with its last answer.
+        ours.shutdown().await.unwrap();
+        let controls = Controls::over(fixture::source());
+        let mut turns = 0;
+        tokio::select! {
+            biased;
+            outcome = run(theirs, Level::Admin, &controls) => outcome.unwrap(),
+            () = async { loop { turns += 1; yield_now().await; } } => {}
+        }
+        assert!(turns >= 1000, "{turns}");
     }
 }

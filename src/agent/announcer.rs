@@ -186,6 +186,7 @@ impl Plan {
             found,
             cluster: gossip_args.cluster.clone(),
             keyring: self.keyring,
+            admission: gossip_args.admission(),
             seeds,
             meta: meta.clone(),
         };

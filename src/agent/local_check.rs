@@ -10,13 +10,24 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::{health::probe::probe, pool::server::Check};
+use crate::{
+    health::probe::{Way, probe},
+    pool::{server::Check, transport::Transport},
+};
 
 /// How long one look may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// An app that has not accepted after this time may be listening elsewhere.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a look at the app is.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    pub(super) check: Check,
+    /// As load balancers connect to it.
+    pub(super) transport: Transport,
+}
 
 /// Looks at one start of the app, until dropped.
 #[derive(Debug)]
@@ -28,18 +39,18 @@ pub(super) struct LocalCheck {
 impl LocalCheck {
     /// Begins to look, the first time at once. Until then the app counts as
     /// not accepting.
-    pub(super) fn start(addr: SocketAddr, check: Check) -> Self {
-        Self::begin(Verdict::Starting, addr, check)
+    pub(super) fn start(addr: SocketAddr, look: Look) -> Self {
+        Self::begin(Verdict::Starting, addr, look)
     }
 
     /// Goes on looking at another address, at an app that was accepting.
-    pub(super) fn go_on(addr: SocketAddr, check: Check) -> Self {
-        Self::begin(Verdict::Accepting { failures: 0 }, addr, check)
+    pub(super) fn go_on(addr: SocketAddr, look: Look) -> Self {
+        Self::begin(Verdict::Accepting { failures: 0 }, addr, look)
     }
 
-    fn begin(verdict: Verdict, addr: SocketAddr, check: Check) -> Self {
+    fn begin(verdict: Verdict, addr: SocketAddr, look: Look) -> Self {
         let (report, accepting) = watch::channel(verdict.accepts());
-        let task = tokio::spawn(keep_looking(verdict, addr, check, report));
+        let task = tokio::spawn(keep_looking(verdict, addr, look, report));
         Self {
             accepting,
             _task: AbortOnDropHandle::new(task),
@@ -58,14 +69,19 @@ impl LocalCheck {
 async fn keep_looking(
     mut verdict: Verdict,
     addr: SocketAddr,
-    check: Check,
+    look: Look,
     report: watch::Sender<bool>,
 ) {
+    let Look { check, transport } = look;
     let host = addr.to_string();
     let mut hint_at = Some(Instant::now() + PATIENCE);
     loop {
         let began = Instant::now();
-        let outcome = probe(addr, &check, &host, LIMIT).await;
+        let way = Way {
+            transport: &transport,
+            connector: None,
+        };
+        let outcome = probe(addr, way, &check, &host, LIMIT).await;
         let before = verdict;
         verdict = before.after(outcome.code.passed());
         let why = outcome.code.description();
@@ -165,12 +181,19 @@ mod tests {
         );
     }
 
+    fn tcp() -> Look {
+        Look {
+            check: Check::Tcp,
+            transport: Transport::default(),
+        }
+    }
+
     #[tokio::test]
     async fn an_app_that_does_not_accept_at_its_new_address_is_found_out() {
         let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = reserved.local_addr().unwrap();
         drop(reserved);
-        let mut check = LocalCheck::go_on(addr, Check::Tcp);
+        let mut check = LocalCheck::go_on(addr, tcp());
         let accepting = timeout(DEADLINE, check.changed()).await;
         assert!(!accepting.expect("it is found out"));
     }
@@ -180,7 +203,7 @@ mod tests {
         let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = reserved.local_addr().unwrap();
         drop(reserved);
-        let mut check = LocalCheck::start(addr, Check::Tcp);
+        let mut check = LocalCheck::start(addr, tcp());
         let early = timeout(Duration::from_millis(200), check.changed()).await;
         assert!(early.is_err(), "nobody listens yet");
 

@@ -39,7 +39,7 @@ use self::{
     announcer::Announcer,
     app::{App, STOP},
     child::{Exit, Reaper},
-    local_check::LocalCheck,
+    local_check::{LocalCheck, Look},
     output::Output,
     signals::Signals,
     status::Status,
@@ -53,7 +53,7 @@ use crate::{
     keys,
     membership::{Name, Phase},
     net,
-    pool::server::Check,
+    pool::{server::Check, transport::Transport},
     syslog::Syslog,
 };
 
@@ -111,6 +111,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    fn look(&self) -> Option<Look> {
+        self.check.clone().map(|check| Look {
+            check,
+            transport: Transport::of(&self.tags).unwrap_or_default(),
+        })
+    }
+
     /// The address that was given in so many words.
     fn known_address(&self) -> Option<IpAddr> {
         let gossip = self.gossip.map(|addr| addr.ip());
@@ -137,7 +144,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     };
     let mut agent = Agent {
         target: Target::likely(&settings),
-        check: settings.check.clone(),
+        look: settings.look(),
         local_check: None,
         app,
         drain: settings.drain,
@@ -234,7 +241,7 @@ struct Agent {
     announcer: Announcer,
     /// Where the app is looked at.
     target: Target,
-    check: Option<Check>,
+    look: Option<Look>,
     local_check: Option<LocalCheck>,
     app: Option<App>,
     drain: Duration,
@@ -345,11 +352,11 @@ impl Agent {
     fn look_at_app(&mut self) {
         let runs = self.app.as_ref().is_none_or(App::runs);
         self.local_check = None;
-        match &self.check {
+        match &self.look {
             _ if !runs => {}
             None => self.announcer.say(Phase::Ready),
-            Some(check) => {
-                self.local_check = Some(LocalCheck::start(self.target.addr(), check.clone()));
+            Some(look) => {
+                self.local_check = Some(LocalCheck::start(self.target.addr(), look.clone()));
             }
         }
     }
@@ -365,11 +372,11 @@ impl Agent {
     /// The app is announced at this address, at first or from now on.
     fn placed(&mut self, app: SocketAddr) {
         let before = std::mem::replace(&mut self.target, Target::Announced(app));
-        match (before, &self.check) {
+        match (before, &self.look) {
             (before, _) if before == self.target => {}
             // It was seen to accept; that holds until the contrary is seen.
-            (Target::Announced(_), Some(check)) if self.announcer.phase() == Phase::Ready => {
-                self.local_check = Some(LocalCheck::go_on(app, check.clone()));
+            (Target::Announced(_), Some(look)) if self.announcer.phase() == Phase::Ready => {
+                self.local_check = Some(LocalCheck::go_on(app, look.clone()));
             }
             _ => self.look_at_app(),
         }
@@ -513,6 +520,7 @@ mod tests {
                 found: false,
                 cluster: "test".parse().unwrap(),
                 keyring: Keyring::default(),
+                admission: gossip::Admission::default(),
                 seeds: Vec::new(),
                 meta: Meta {
                     name: "ha".parse().unwrap(),
@@ -560,6 +568,7 @@ mod tests {
                 cluster: "test".parse().unwrap(),
                 gossip_key: Vec::new(),
                 gossip_key_file: None,
+                gossip_allow: Vec::new(),
             },
             drain: Duration::from_secs(1),
             restart: Policy::Always,

@@ -1,62 +1,31 @@
 //! The agent's HTTP server: what orchestrators and Prometheus ask.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::timeout,
-};
-use tracing::debug;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::status::Status;
 use crate::{
-    net,
+    desk::http as server,
     stats::{Figure, prometheus},
 };
 
 /// Connections at a time: a few scrapers and probes.
 const MOST_CONNECTIONS: usize = 32;
 
-/// How long a connection may last; a client that does not read would keep its
-/// place for ever.
-const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
-
 /// Answers for ever.
 pub(super) async fn run(listener: TcpListener, status: Arc<Status>) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let figures: Arc<[Figure]> = status.figures().into();
-    loop {
-        let (stream, _) = net::accept(&listener).await;
-        // One too many is closed at once: it is better told than kept waiting.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            continue;
-        };
-        let connection = serve(stream, Arc::clone(&status), Arc::clone(&figures));
-        tokio::spawn(async move {
-            // What took too long is closed; nobody is left to tell.
-            timeout(CONNECTION_LIFETIME, connection).await.ok();
-            drop(place);
-        });
-    }
-}
-
-async fn serve(stream: TcpStream, status: Arc<Status>, figures: Arc<[Figure]>) {
-    let service = service_fn(move |request| {
+    let answer = move |request: Request<Incoming>, _| {
         let response = respond(&status, &figures, &request);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(err) = connection.await {
-        debug!("Statistics: {err}");
-    }
+        async { response }
+    };
+    server::serve(listener, MOST_CONNECTIONS, CancellationToken::new(), answer).await;
 }
 
 fn respond<B>(status: &Status, figures: &[Figure], request: &Request<B>) -> Response<Full<Bytes>> {

@@ -74,33 +74,56 @@ pub fn pick(
     tried: &Tried,
     rng: &mut impl Rng,
 ) -> Option<Arc<Server>> {
+    choose(algorithm, snapshot, rng, |server| {
+        !tried.contains(server.life)
+    })
+}
+
+/// The same, but of servers that seem to have room for one more.
+pub fn pick_with_room(
+    algorithm: Algorithm,
+    snapshot: &Snapshot,
+    tried: &Tried,
+    rng: &mut impl Rng,
+) -> Option<Arc<Server>> {
+    choose(algorithm, snapshot, rng, |server| {
+        !tried.contains(server.life) && server.seems_to_have_room()
+    })
+}
+
+fn choose(
+    algorithm: Algorithm,
+    snapshot: &Snapshot,
+    rng: &mut impl Rng,
+    fits: impl Fn(&Server) -> bool,
+) -> Option<Arc<Server>> {
     match algorithm {
-        Algorithm::RoundRobin => round_robin(snapshot, tried),
-        Algorithm::LeastConn => least_conn(snapshot, tried),
-        Algorithm::Random => random_of_two(snapshot, tried, rng),
+        Algorithm::RoundRobin => round_robin(snapshot, &fits),
+        Algorithm::LeastConn => least_conn(snapshot, &fits),
+        Algorithm::Random => random_of_two(snapshot, &fits, rng),
     }
     .map(Arc::clone)
 }
 
 /// Takes the next place of the schedule. One shared cursor for all workers is
 /// what makes the turn strict.
-fn round_robin<'a>(snapshot: &'a Snapshot, tried: &Tried) -> Option<&'a Arc<Server>> {
+fn round_robin(snapshot: &Snapshot, fits: impl Fn(&Server) -> bool) -> Option<&Arc<Server>> {
     let places = snapshot.schedule.len();
     let mut turns = (0..places).map(|_| snapshot.cursor.fetch_add(1, Relaxed) % places);
     turns
-        .find_map(|place| untried(snapshot, place, tried))
+        .find_map(|place| server_at(snapshot, place, &fits))
         // Others move the cursor too, so these turns may have missed a place.
-        .or_else(|| (0..places).find_map(|place| untried(snapshot, place, tried)))
+        .or_else(|| (0..places).find_map(|place| server_at(snapshot, place, &fits)))
 }
 
-fn least_conn<'a>(snapshot: &'a Snapshot, tried: &Tried) -> Option<&'a Arc<Server>> {
+fn least_conn(snapshot: &Snapshot, fits: impl Fn(&Server) -> bool) -> Option<&Arc<Server>> {
     let places = snapshot.schedule.len();
     // The search starts one place further each time, so servers that are
     // equally loaded take turns.
     let start = snapshot.cursor.fetch_add(1, Relaxed);
     let mut best: Option<&Arc<Server>> = None;
     for step in 0..places {
-        if let Some(server) = untried(snapshot, (start.wrapping_add(step)) % places, tried)
+        if let Some(server) = server_at(snapshot, (start.wrapping_add(step)) % places, &fits)
             && best.is_none_or(|best| less_loaded(server, best))
         {
             best = Some(server);
@@ -111,25 +134,29 @@ fn least_conn<'a>(snapshot: &'a Snapshot, tried: &Tried) -> Option<&'a Arc<Serve
 
 fn random_of_two<'a>(
     snapshot: &'a Snapshot,
-    tried: &Tried,
+    fits: impl Fn(&Server) -> bool,
     rng: &mut impl Rng,
 ) -> Option<&'a Arc<Server>> {
     let places = snapshot.schedule.len();
     if places == 0 {
         return None;
     }
-    let mut draw = || untried(snapshot, rng.random_range(0..places), tried);
+    let mut draw = || server_at(snapshot, rng.random_range(0..places), &fits);
     match (draw(), draw()) {
         (Some(a), Some(b)) => Some(if less_loaded(b, a) { b } else { a }),
         (Some(one), None) | (None, Some(one)) => Some(one),
         // Both draws hit servers that were tried: rare, and then any will do.
-        (None, None) => round_robin(snapshot, tried),
+        (None, None) => round_robin(snapshot, &fits),
     }
 }
 
-fn untried<'a>(snapshot: &'a Snapshot, place: usize, tried: &Tried) -> Option<&'a Arc<Server>> {
+fn server_at(
+    snapshot: &Snapshot,
+    place: usize,
+    fits: impl Fn(&Server) -> bool,
+) -> Option<&Arc<Server>> {
     let server = snapshot.get(*snapshot.schedule.get(place)?)?;
-    (!tried.contains(server.life)).then_some(server)
+    fits(server).then_some(server)
 }
 
 /// Whether `a` would have fewer requests than `b` for its weight with one more.
@@ -157,6 +184,7 @@ mod tests {
             target: format!("127.0.0.1:{}", 3000 + i),
             weight: *weight,
             check: None,
+            tags: std::collections::BTreeMap::new(),
         });
         let service = "nodes".parse().unwrap();
         State::new(service, servers.collect(), Instant::now()).snapshot()

@@ -1,14 +1,12 @@
 //! `tidings drain`, `ready`, `maint` and `weight`: steer a running load
 //! balancer from a shell or a script.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 
+use super::out::say_if_read;
 use crate::admin::client::{self, Steered, Target};
 
 /// Servers to steer.
@@ -124,11 +122,11 @@ async fn steer(
         let said = format!("{} {}", change.what, change.to);
         client::set(balancer, server, &said).await?;
         if !arg.json {
-            writeln!(io::stdout(), "{server}: {said}").context("stdout")?;
+            say_if_read(&format!("{server}: {said}"))?;
         }
     }
     if arg.json {
-        writeln!(io::stdout(), "{}", change.json(&servers)).context("stdout")?;
+        say_if_read(&change.json(&servers).to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }

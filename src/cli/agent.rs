@@ -1,6 +1,9 @@
 //! `tidings agent`.
 
-use std::{ffi::OsString, net::IpAddr, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::OsString, net::IpAddr, net::SocketAddr, process::ExitCode,
+    time::Duration,
+};
 
 use clap::Args;
 use http::{Method, uri::PathAndQuery};
@@ -11,7 +14,7 @@ use crate::{
     gossip::{self, Seed},
     host,
     membership::Name,
-    pool::server::Check,
+    pool::{server::Check, transport::Transport},
     syslog::{self, Syslog},
 };
 
@@ -41,12 +44,18 @@ pub struct AgentArgs {
     #[arg(long, value_name = "N", default_value_t = 1, env = "TIDINGS_WEIGHT")]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=256))]
     pub weight: u16,
+    /// Requests that the app takes at a time; more wait at the load balancer, at
+    /// each of them by itself [default: what the load balancer says]
+    #[arg(long, value_name = "N", env = "TIDINGS_MAXCONN")]
+    pub maxconn: Option<u32>,
     /// How to see that the app is ready: by a connection it accepts, by GET
     /// PATH being answered with 2xx or 3xx, or off: as soon as it runs
     #[arg(long, value_name = "tcp|http:PATH|off", default_value = "tcp")]
     #[arg(env = "TIDINGS_CHECK", value_parser = check)]
     pub check: LocalCheck,
-    /// Something else to say of the server, shown by the load balancer; repeatable
+    /// Something else to say of the server, shown by the load balancer;
+    /// repeatable. How it is to be reached: tls=1, sni=NAME, proto=h2,
+    /// send-proxy=v1|v2
     #[arg(long = "tag", value_name = "KEY=VALUE", env = "TIDINGS_TAG")]
     #[arg(value_delimiter = ',', value_parser = tag)]
     pub tags: Vec<(String, String)>,
@@ -139,7 +148,7 @@ pub async fn run(args: AgentArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
             LocalCheck::Off => None,
             LocalCheck::On(check) => Some(check),
         },
-        tags: args.tags.into_iter().collect(),
+        tags: tags(args.tags, args.maxconn),
         seeds: args.join,
         gossip: args.gossip,
         stats: args.stats,
@@ -168,9 +177,16 @@ fn check(text: &str) -> Result<LocalCheck, String> {
     }
 }
 
+/// What is said of the server beside its weight.
+fn tags(given: Vec<(String, String)>, maxconn: Option<u32>) -> BTreeMap<String, String> {
+    let maxconn = maxconn.map(|limit| ("maxconn".to_owned(), limit.to_string()));
+    given.into_iter().chain(maxconn).collect()
+}
+
 fn tag(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     gossip::check_tag(key, value).map_err(|err| err.to_string())?;
+    Transport::of(&BTreeMap::from([(key.to_owned(), value.to_owned())]))?;
     Ok((key.into(), value.into()))
 }
 
@@ -201,6 +217,14 @@ mod tests {
         assert_eq!(args.drain, Duration::from_secs(10));
         assert!(args.command.is_empty());
         assert!(parse(&[]).is_err());
+    }
+
+    #[test]
+    fn how_many_requests_it_takes_is_a_tag() {
+        let args = parse(&["--port", "1", "--maxconn", "8", "--tag", "zone=a"]).unwrap();
+        let tags = tags(args.tags, args.maxconn);
+        assert_eq!(tags["maxconn"], "8");
+        assert_eq!(tags["zone"], "a");
     }
 
     #[test]

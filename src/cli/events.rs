@@ -1,17 +1,16 @@
 //! `tidings events`: what happened to servers, so far and as it happens.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::desk::{Desk, Followed, printable};
+use super::{
+    desk::{Desk, Followed, printable},
+    out::say,
+};
 use crate::top::answer::Life;
 
 /// How long to wait before a load balancer that has gone is asked again.
@@ -101,10 +100,6 @@ fn line(event: &Value) -> String {
         line = format!("{line}  (by {sign}{took})");
     }
     printable(&line)
-}
-
-fn say(text: &str) -> anyhow::Result<()> {
-    writeln!(io::stdout(), "{text}").context("stdout")
 }
 
 #[cfg(test)]

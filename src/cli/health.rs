@@ -2,7 +2,6 @@
 //! images that have no curl.
 
 use std::{
-    io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     time::Duration,
@@ -13,7 +12,10 @@ use clap::Args;
 use http::StatusCode;
 use tokio::time::timeout;
 
-use super::desk::{address, exchange};
+use super::{
+    desk::{address, exchange},
+    out::say_if_read,
+};
 
 /// How long it may take to answer; orchestrators give up after as long.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,7 +42,7 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
         .map_err(|_| anyhow!("no answer within {PATIENCE:?}"))
         .flatten()
         .with_context(|| format!("nothing answers at {at}{path}; give its --stats"))?;
-    writeln!(io::stdout(), "{}", body.trim_end()).context("stdout")?;
+    say_if_read(body.trim_end())?;
     Ok(match status {
         StatusCode::OK => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,

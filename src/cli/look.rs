@@ -1,17 +1,16 @@
 //! `tidings servers` and `members`: what a running load balancer knows, as a
 //! table or as JSON.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::Value;
 
-use super::desk::{Desk, printable};
+use super::{
+    desk::{Desk, printable},
+    out::say,
+};
 
 /// Where to look, and how to show it.
 #[derive(Debug, Clone, Args)]
@@ -74,7 +73,7 @@ async fn show(args: &LookArgs, what: &str, columns: &[Column]) -> anyhow::Result
                 .ok_or_else(no_list)?,
         )
     };
-    writeln!(io::stdout(), "{}", shown.trim_end()).context("stdout")?;
+    say(shown.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,6 +8,7 @@ pub mod desk;
 pub mod events;
 pub mod health;
 pub mod look;
+pub mod out;
 pub mod serve;
 pub mod top;
 
@@ -16,7 +17,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    gossip::{Key, Seed},
+    cidr::Cidr,
+    gossip::{Admission, Key, Seed},
     membership::Name,
     syslog,
 };
@@ -106,6 +108,27 @@ pub struct GossipArgs {
     #[arg(long, value_name = "PATH", env = "TIDINGS_GOSSIP_KEY_FILE")]
     #[arg(conflicts_with = "gossip_key")]
     pub gossip_key_file: Option<std::path::PathBuf>,
+    /// Admit only nodes and servers at these addresses; repeatable [default:
+    /// with a key all, without one private addresses]
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "TIDINGS_GOSSIP_ALLOW",
+        value_delimiter = ','
+    )]
+    pub gossip_allow: Vec<Cidr>,
+}
+
+impl GossipArgs {
+    /// Who may take part, by address.
+    pub fn admission(&self) -> Admission {
+        let keyed = !self.gossip_key.is_empty() || self.gossip_key_file.is_some();
+        match (self.gossip_allow.is_empty(), keyed) {
+            (false, _) => Admission::Only(self.gossip_allow.clone()),
+            (true, true) => Admission::Everyone,
+            (true, false) => Admission::Private,
+        }
+    }
 }
 
 /// The longest duration that makes sense, and that no clock overflows by.

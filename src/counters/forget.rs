@@ -101,11 +101,19 @@ impl TotalTally {
             request_errors,
             denied,
             rebinds,
+            http2_connections,
+            http2_requests,
+            tls_connections,
+            compressed,
+            compressed_in,
+            compressed_out,
             responses,
             unread,
         } = self;
         traffic.forget(what);
         what.counters([request_errors, denied, rebinds]);
+        what.counters([http2_connections, http2_requests, tls_connections]);
+        what.counters([compressed, compressed_in, compressed_out]);
         what.counters(responses.iter().chain(unread));
     }
 }
@@ -122,11 +130,13 @@ impl Counters {
     pub fn forget_shared(&self, what: Forget) {
         let Self {
             active,
+            waiting,
             request_rate,
             needed: _,
             workers: _,
         } = self;
         active.clear_max();
+        waiting.clear_max();
         what.rate(request_rate);
     }
 }
@@ -150,14 +160,17 @@ impl Totals {
         } = self;
         let Frontend {
             connections,
+            tls,
             connections_total,
             connection_rate,
+            denied_connections,
         } = frontend;
-        for gauge in [active, waiting, connections] {
+        for gauge in [active, waiting, connections, tls] {
             gauge.clear_max();
         }
         if what == Forget::Everything {
             connections_total.clear();
+            denied_connections.clear();
         }
         for rate in [connection_rate, request_rate, bytes_out_rate] {
             what.rate(rate);

@@ -105,6 +105,8 @@ impl ServerTally {
 pub struct Counters {
     /// Requests being served now (`scur`, `smax`); least-conn decides by it.
     pub active: Gauge,
+    /// Requests of its users that wait for a place (`qcur`, `qmax`).
+    pub waiting: Gauge,
     /// Requests a second.
     pub request_rate: Rate,
     /// Connections that will be needed.
@@ -170,6 +172,18 @@ pub struct TotalTally {
     pub denied: OwnCounter,
     /// Sticky cookies that named a server that was down and were replaced.
     pub rebinds: OwnCounter,
+    /// Client connections that turned out to speak HTTP/2 (`h2sess`).
+    pub http2_connections: OwnCounter,
+    /// Requests that came over them (`h2req`).
+    pub http2_requests: OwnCounter,
+    /// Client connections that took a TLS handshake.
+    pub tls_connections: OwnCounter,
+    /// Responses that were compressed (`comp_rsp`).
+    pub compressed: OwnCounter,
+    /// Bytes given to the compressor (`comp_in`).
+    pub compressed_in: OwnCounter,
+    /// Bytes taken from it (`comp_out`).
+    pub compressed_out: OwnCounter,
     responses: ByClass<OwnCounter>,
     unread: ByClass<OwnCounter>,
 }
@@ -222,10 +236,15 @@ pub struct Totals {
 pub struct Frontend {
     /// Open client connections.
     pub connections: Gauge,
+    /// Those of them that are over TLS.
+    pub tls: Gauge,
     /// Client connections ever accepted.
     pub connections_total: Counter,
     /// Connections a second.
     pub connection_rate: Rate,
+    /// Client connections that were closed at once because their source had as
+    /// many as it may (`dcon`).
+    pub denied_connections: Counter,
 }
 
 /// What is counted of the backend as a whole.
@@ -233,7 +252,8 @@ pub struct Frontend {
 pub struct Backend {
     /// Requests being served now (`scur`, `smax`).
     pub active: Gauge,
-    /// Requests that wait for a server to come back (`qcur`, `qmax`).
+    /// Requests that wait for any server (`qcur`, `qmax`): for a place, or for
+    /// one to come back.
     pub waiting: Gauge,
 }
 

@@ -7,7 +7,7 @@ pub mod toy;
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    io::{self, Write},
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     pin::pin,
@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     agent::child::{Child, Exit, Reaper},
     app::busy,
-    cli::serve::LogFormat,
+    cli::{out, serve::LogFormat},
     gossip::{Key, Sockets},
     host, net,
 };
@@ -118,7 +118,7 @@ async fn play(
         })?,
     };
     let text = guide::text(settings, program, key, &cast.pids(), &apps);
-    io::stdout().write_all(text.as_bytes()).context("stdout")?;
+    out::write(&text)?;
     loop {
         tokio::select! {
             () = &mut told => return Ok(()),

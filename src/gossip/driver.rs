@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::{error, info, warn};
+use tracing::{error, field::display, info, warn};
 
 use super::{
     Declaration, Demand, Published,
@@ -28,6 +28,7 @@ use super::{
     lifeline::{Keeper, LineNews},
     outbox::Outbox,
     port::Dropped,
+    rate::Rates,
     seeds::Company,
     sync::{self, Request},
     wire::{Counters, DropReason, Envelope, MAX_PACKET},
@@ -66,6 +67,7 @@ pub(super) struct Driver {
     pub(super) outbox: Outbox,
     pub(super) exchanges: JoinSet<io::Result<Roster>>,
     pub(super) warnings: Warnings,
+    pub(super) rates: Rates,
 }
 
 /// Everything that can wake the driver.
@@ -110,12 +112,12 @@ impl Driver {
                     let standing = self.core.lines_standing() as u64;
                     self.counters.lifelines.store(standing, Ordering::Relaxed);
                 }
-                Input::Dropped(Dropped { from, reason }) => self.dropped(from, reason, now),
+                Input::Dropped(Dropped { from, reason }) => self.dropped(from, reason, None, now),
                 Input::Lost(balancer) => self.core.hunt(balancer, now),
                 Input::Moved(ip) => self.relocate(ip, now),
                 Input::Exchanged(Ok(roster)) => {
                     Counters::add(&self.counters.synced);
-                    self.core.merge(roster, now);
+                    self.merge(roster, now).unwrap_or_default();
                 }
                 // The core tries again with another peer.
                 Input::Exchanged(Err(_))
@@ -123,7 +125,10 @@ impl Driver {
                 | Input::Deadline
                 | Input::RoomForEvent => {}
             }
-            self.round(now);
+            if self.round(now) {
+                // A flood must not keep the thread from its other tasks.
+                tokio::task::yield_now().await;
+            }
         }
         self.keeper.farewell().await;
     }
@@ -162,14 +167,16 @@ impl Driver {
         }
     }
 
-    fn round(&mut self, now: Instant) {
-        self.drain_socket(now);
+    /// Returns whether there is more to read.
+    fn round(&mut self, now: Instant) -> bool {
+        let more = self.drain_socket(now);
         self.core.advance(now);
         self.core.settle();
         // Before sending: what is told may lead to more to send.
         self.tell(now);
         self.send_all();
         self.start_exchanges();
+        more
     }
 
     fn update(&mut self, meta: Meta, now: Instant) {
@@ -198,12 +205,21 @@ impl Driver {
     fn answer(&mut self, request: Request, now: Instant) {
         Counters::add(&self.counters.synced);
         let ours = self.core.roster(Some(request.roster.addr()));
-        self.core.merge(request.roster, now);
-        // The peer may have hung up.
-        request.reply.send(ours).ok();
+        if self.merge(request.roster, now).is_ok() {
+            // The peer may have hung up.
+            request.reply.send(ours).ok();
+        }
     }
 
-    fn drain_socket(&mut self, now: Instant) {
+    fn merge(&mut self, roster: Roster, now: Instant) -> Result<(), DropReason> {
+        let from = roster.addr();
+        let merged = self.core.merge(roster, now);
+        self.tell_dropped(from, merged, now);
+        merged
+    }
+
+    /// Returns whether more may wait.
+    fn drain_socket(&mut self, now: Instant) -> bool {
         // One byte more than allowed, to see that a packet is too large.
         let mut buffer = [0; MAX_PACKET + 1];
         for _ in 0..MAX_DRAINED {
@@ -212,28 +228,54 @@ impl Driver {
                     let packet = buffer.get(..length).unwrap_or_default();
                     self.receive(packet, from, now);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP error about an earlier send; the next one may be a packet.
                 Err(_) => {}
             }
         }
+        true
     }
 
     fn receive(&mut self, packet: &[u8], from: SocketAddr, now: Instant) {
         Counters::add(&self.counters.received);
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        let handled = self
-            .envelope
-            .open(packet)
-            .and_then(|opened| self.core.receive(from, opened.kind, &opened.body, now));
-        if let Err(reason) = handled {
-            self.dropped(from, reason, now);
+        let handled = self.look_into(packet, from, now);
+        self.tell_dropped(from, handled, now);
+    }
+
+    fn look_into(
+        &mut self,
+        packet: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if !self.core.hears(from) {
+            return Err(DropReason::Source);
+        }
+        let member = self.core.is_member(from);
+        self.rates.admit(from, member, now)?;
+        let opened = self.envelope.open(packet)?;
+        self.core.receive(from, opened.kind, &opened.body, now)
+    }
+
+    /// Tells of what was dropped whole, or in part.
+    fn tell_dropped(&mut self, from: SocketAddr, handled: Result<(), DropReason>, now: Instant) {
+        let refused = self.core.take_refused();
+        let reason = handled.err().or(refused.map(|_| DropReason::Claim));
+        if let Some(reason) = reason {
+            self.dropped(from, reason, refused, now);
         }
     }
 
-    fn dropped(&mut self, from: SocketAddr, reason: DropReason, now: Instant) {
+    fn dropped(
+        &mut self,
+        from: SocketAddr,
+        reason: DropReason,
+        about: Option<SocketAddr>,
+        now: Instant,
+    ) {
         Counters::add(self.counters.dropped(reason));
-        self.warnings.dropped(from, reason, now);
+        self.warnings.dropped(from, reason, about, now);
     }
 
     fn send_all(&mut self) {
@@ -306,11 +348,18 @@ pub(super) struct Warnings {
 }
 
 impl Warnings {
-    fn dropped(&mut self, from: SocketAddr, reason: DropReason, now: Instant) {
+    fn dropped(
+        &mut self,
+        from: SocketAddr,
+        reason: DropReason,
+        about: Option<SocketAddr>,
+        now: Instant,
+    ) {
+        let about = about.map(display);
         match self.count(reason, now) {
-            Some(1) => warn!(%from, %reason, "dropped a gossip packet"),
+            Some(1) => warn!(%from, about, %reason, "dropped a gossip packet"),
             Some(packets) => {
-                warn!(%from, %reason, packets, "dropped gossip packets, the last one from there");
+                warn!(%from, about, %reason, packets, "dropped gossip packets, the last one from there");
             }
             None => {}
         }

@@ -9,17 +9,22 @@
 //! [`spawn`] starts a node, [`Handle`] steers it, and what changes comes out
 //! as [`MemberEvent`]s.
 
+mod admission;
 #[doc(hidden)]
 pub mod bench;
 mod core;
 mod driver;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
+mod hosts;
 mod identity;
 mod lifeline;
 mod outbox;
 mod own_address;
 mod port;
 mod profile;
+mod rate;
 mod records;
 mod seeds;
 #[cfg(test)]
@@ -41,7 +46,15 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
+use tracing::warn;
 
+pub use self::{
+    admission::Admission,
+    identity::{MAX_TAG_VALUE, MetaError, check_meta, check_tag},
+    own_address::local_address,
+    seeds::{DEFAULT_PORT, Seed, SeedError},
+    wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
+};
 use self::{
     core::{Birth, Core},
     driver::{Driver, Warnings},
@@ -49,13 +62,8 @@ use self::{
     lifeline::Keeper,
     outbox::Outbox,
     port::Inbox,
+    rate::Rates,
     wire::Envelope,
-};
-pub use self::{
-    identity::{MAX_TAG_VALUE, MetaError, check_meta, check_tag},
-    own_address::local_address,
-    seeds::{DEFAULT_PORT, Seed, SeedError},
-    wire::{Counters, DropReason, Key, KeyError, Keyring, MAX_PACKET},
 };
 use crate::membership::{MemberEvent, MemberId, MemberView, Meta, Name, Wish};
 
@@ -122,6 +130,9 @@ pub struct Settings {
     pub cluster: Name,
     /// The keys that all nodes share; none means plain text.
     pub keyring: Keyring,
+    /// The addresses of nodes and servers that may take part. A key that is
+    /// introduced later does not change it.
+    pub admission: Admission,
     /// Where to look for the cluster. May be empty: then others find us.
     pub seeds: Vec<Seed>,
     /// What to say of this node.
@@ -186,9 +197,17 @@ pub fn spawn(
 ) -> Result<Handle, StartError> {
     let now = Instant::now();
     let addr = advertised(&settings, &sockets)?;
+    if !settings.admission.admits_elsewhere(addr.ip()) {
+        warn!(
+            "no node elsewhere hears this one at {}, unless its --gossip-allow admits that; with \
+             a key (`tidings keygen`) every address may take part",
+            addr.ip()
+        );
+    }
     let core = Core::new(&Birth {
         addr,
         meta: settings.meta.clone(),
+        admission: settings.admission.clone(),
         unix_ms: unix_ms(),
         now,
         seed: rand::random(),
@@ -236,6 +255,7 @@ pub fn spawn(
         outbox: Outbox::default(),
         exchanges: JoinSet::new(),
         warnings: Warnings::default(),
+        rates: Rates::new(now),
     };
     let waiting = seeds::tell_of_silence(settings.seeds.clone(), company.clone());
     let following = settings.found.then(|| {
@@ -248,7 +268,7 @@ pub fn spawn(
         lines: line_sender,
         drops: drop_sender,
     };
-    let serving = port::serve(listener, Arc::clone(&envelope), inbox);
+    let serving = port::serve(listener, Arc::clone(&envelope), settings.admission, inbox);
     tokio::spawn(async move {
         // They end with the driver: dropping the set aborts them.
         let mut helpers = JoinSet::new();
@@ -383,6 +403,7 @@ mod tests {
             found: false,
             cluster: "test".parse().unwrap(),
             keyring,
+            admission: Admission::default(),
             seeds: seeds.collect(),
             meta,
         };
@@ -687,6 +708,7 @@ mod tests {
             found: false,
             cluster: "test".parse().unwrap(),
             keyring: Keyring::default(),
+            admission: Admission::default(),
             seeds: Vec::new(),
             meta: meta("s1", Phase::Ready),
         };

@@ -2,19 +2,31 @@
 //!
 //! The first frame tells: a table asks for an exchange (`sync`), a greeting
 //! begins a lifeline. Each has room of its own, so that neither thousands of
-//! lifelines nor callers that say nothing keep anyone from an exchange.
+//! lifelines nor callers that say nothing keep anyone from an exchange; of each
+//! kind one host gets half (`hosts`).
+//!
+//! Before a frame is authenticated it takes at most its own length: 512 bytes
+//! for a stranger, 2 MiB for each of the eight that are in an exchange. Nothing
+//! is kept of it, and who has not said it in five seconds is hung up on.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use super::{
+    admission::Admission,
     frame::{self, Prefix, SMALL, refused, why_refused},
+    hosts::{Host, Hosts},
     lifeline::{self, LineNews},
     sync::{self, Request},
     wire::{DropReason, Envelope, Kind},
@@ -25,12 +37,12 @@ use crate::membership::MemberId;
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Callers that have not said yet what they want; further ones wait in the
 /// backlog. After a restart all agents of a large cluster call at once.
-const STRANGERS: usize = 256;
+pub(super) const STRANGERS: usize = 256;
 /// Exchanges at a time: each may hold two frames of the largest size, the
 /// caller's before it is known to have the key.
-const EXCHANGES: usize = 8;
+pub(super) const EXCHANGES: usize = 8;
 /// Lifelines at a time: one for each member that the table can hold.
-const LIFELINES: usize = 4096;
+pub(super) const LIFELINES: usize = 4096;
 /// After a failed accept, which mostly means that no file is left to open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,21 +62,31 @@ pub(super) struct Dropped {
 }
 
 /// Answers callers for ever. Dropping it hangs up on all of them.
-pub(super) async fn serve(listener: TcpListener, envelope: Arc<Envelope>, inbox: Inbox) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    envelope: Arc<Envelope>,
+    admission: Admission,
+    inbox: Inbox,
+) {
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     let desk = Arc::new(Desk {
         envelope,
+        admission,
         inbox,
         exchanges: Semaphore::new(EXCHANGES),
         lifelines: Arc::new(Semaphore::new(LIFELINES)),
     });
+    let mut hosts = Hosts::default();
     let mut calls = JoinSet::new();
     while let Ok(place) = Arc::clone(&strangers).acquire_owned().await {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => {
-                    calls.spawn(Arc::clone(&desk).take_call(stream, from, place));
-                }
+                Ok((stream, from)) => match desk.receive(&stream, from, &mut hosts) {
+                    Ok(caller) => {
+                        calls.spawn(Arc::clone(&desk).take_call(stream, caller, place));
+                    }
+                    Err(reason) => desk.tell_turned_away(from, reason),
+                },
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = calls.join_next() => {}
@@ -76,32 +98,75 @@ pub(super) async fn serve(listener: TcpListener, envelope: Arc<Envelope>, inbox:
 #[derive(Debug)]
 struct Desk {
     envelope: Arc<Envelope>,
+    admission: Admission,
     inbox: Inbox,
     exchanges: Semaphore,
     lifelines: Arc<Semaphore>,
 }
 
-/// A lifeline that begins: whose it is, and its place among them.
+/// Who calls.
+struct Caller {
+    from: SocketAddr,
+    /// Which of this node's addresses is called.
+    own: IpAddr,
+    host: Arc<Host>,
+    /// Its place among the strangers of its host.
+    stranger: OwnedSemaphorePermit,
+}
+
+/// A lifeline that begins: whose it is, and its place among them and among
+/// those of its host.
 struct Greeted {
     id: MemberId,
-    place: OwnedSemaphorePermit,
+    places: [OwnedSemaphorePermit; 2],
 }
 
 impl Desk {
+    /// Whether to hear a caller at all.
+    fn receive(
+        &self,
+        stream: &TcpStream,
+        from: SocketAddr,
+        hosts: &mut Hosts,
+    ) -> Result<Caller, DropReason> {
+        let ip = from.ip().to_canonical();
+        let own = stream
+            .local_addr()
+            .map_or(ip, |own| own.ip().to_canonical());
+        if !self.admission.admits(ip, own) {
+            return Err(DropReason::Source);
+        }
+        let host = hosts.at(ip);
+        let stranger = Arc::clone(&host.strangers).try_acquire_owned();
+        Ok(Caller {
+            from,
+            own,
+            stranger: stranger.map_err(|_| DropReason::Crowded)?,
+            host,
+        })
+    }
+
     async fn take_call(
         self: Arc<Self>,
         mut stream: TcpStream,
-        from: SocketAddr,
+        caller: Caller,
         place: OwnedSemaphorePermit,
     ) {
-        let heard = timeout(DEADLINE, self.hear(&mut stream)).await;
+        let heard = timeout(DEADLINE, self.hear(&mut stream, &caller)).await;
         drop(place);
+        let Caller {
+            from,
+            stranger,
+            host: _host,
+            ..
+        } = caller;
+        drop(stranger);
         // Who failed to say what it wants tries again; a port scanner needs
         // no answer.
         match heard {
-            Ok(Ok(Some(Greeted { id, place }))) => {
+            Ok(Ok(Some(Greeted { id, places }))) => {
                 lifeline::watch(stream, id, &self.envelope, &self.inbox.lines).await;
-                drop(place);
+                drop(places);
             }
             Ok(Err(error)) => self.tell_dropped(from, &error).await,
             Ok(Ok(None)) | Err(_) => {}
@@ -115,23 +180,42 @@ impl Desk {
         }
     }
 
+    /// Whom to accept next does not wait for this to be counted.
+    fn tell_turned_away(&self, from: SocketAddr, reason: DropReason) {
+        self.inbox.drops.try_send(Dropped { from, reason }).ok();
+    }
+
     /// Hears the first frame, and answers it where it asks for an exchange.
-    async fn hear(&self, stream: &mut TcpStream) -> io::Result<Option<Greeted>> {
+    async fn hear(&self, stream: &mut TcpStream, caller: &Caller) -> io::Result<Option<Greeted>> {
         let prefix = Prefix::read(stream).await?;
         if prefix.length() > SMALL {
             // Only a table is as large; what it takes is bounded by its place.
-            let _place = self.exchanges.acquire().await.map_err(io::Error::other)?;
+            let _places = self.place_for_exchange(caller).await?;
             let opened = frame::read_rest(stream, &self.envelope, prefix).await?;
             self.exchange(stream, opened.kind, &opened.body).await?;
             return Ok(None);
         }
         let opened = frame::read_rest(stream, &self.envelope, prefix).await?;
         if opened.kind == Kind::Lifeline {
-            return self.greet(&opened.body).map(Some);
+            return self.greet(&opened.body, caller).map(Some);
         }
-        let _place = self.exchanges.acquire().await.map_err(io::Error::other)?;
+        let _places = self.place_for_exchange(caller).await?;
         self.exchange(stream, opened.kind, &opened.body).await?;
         Ok(None)
+    }
+
+    /// Waits for a place among those of its host first: one host that asks
+    /// for much keeps no other waiting.
+    async fn place_for_exchange<'a>(
+        &'a self,
+        caller: &'a Caller,
+    ) -> io::Result<[SemaphorePermit<'a>; 2]> {
+        let of_host = caller.host.exchanges.acquire().await;
+        let of_all = self.exchanges.acquire().await;
+        Ok([
+            of_host.map_err(io::Error::other)?,
+            of_all.map_err(io::Error::other)?,
+        ])
     }
 
     async fn exchange(&self, stream: &mut TcpStream, kind: Kind, body: &[u8]) -> io::Result<()> {
@@ -141,11 +225,18 @@ impl Desk {
         sync::answer(stream, body, &self.envelope, &self.inbox.requests).await
     }
 
-    fn greet(&self, body: &[u8]) -> io::Result<Greeted> {
-        let id = postcard::from_bytes(body).map_err(|_| refused(DropReason::Malformed))?;
-        let place = Arc::clone(&self.lifelines).try_acquire_owned();
-        let place = place.map_err(io::Error::other)?;
-        Ok(Greeted { id, place })
+    fn greet(&self, body: &[u8], caller: &Caller) -> io::Result<Greeted> {
+        let id: MemberId =
+            postcard::from_bytes(body).map_err(|_| refused(DropReason::Malformed))?;
+        if !self.admission.admits(id.addr.ip(), caller.own) {
+            return Err(refused(DropReason::Claim));
+        }
+        let place = |of: &Arc<Semaphore>| {
+            let place = Arc::clone(of).try_acquire_owned();
+            place.map_err(|_| refused(DropReason::Crowded))
+        };
+        let places = [place(&caller.host.lifelines)?, place(&self.lifelines)?];
+        Ok(Greeted { id, places })
     }
 }
 
@@ -168,8 +259,12 @@ mod tests {
     }
 
     async fn open() -> Port {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        open_to(Admission::default()).await
+    }
+
+    async fn open_to(admission: Admission) -> Port {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let addr = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
         let (requests, _) = mpsc::channel(1);
         let (news, lines) = mpsc::channel(1);
         let (dropped, drops) = mpsc::channel(1);
@@ -179,7 +274,7 @@ mod tests {
             drops: dropped,
         };
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, envelope(), inbox));
+        serving.spawn(serve(listener, envelope(), admission, inbox));
         Port {
             addr,
             lines,
@@ -270,6 +365,52 @@ mod tests {
             let dropped = port.drops.recv().await.unwrap();
             assert_eq!(dropped.reason, reason);
         }
+    }
+
+    #[tokio::test]
+    async fn a_caller_from_an_address_that_is_not_admitted_is_hung_up_on_at_once() {
+        let ranges = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut port = open_to(Admission::Only(ranges)).await;
+        let mut stream = TcpStream::connect(port.addr).await.unwrap();
+        assert!(hung_up(&mut stream).await);
+        let dropped = port.drops.recv().await.unwrap();
+        assert_eq!(dropped.reason, DropReason::Source);
+    }
+
+    #[tokio::test]
+    async fn a_lifeline_of_a_node_that_is_not_admitted_is_refused() {
+        let mut port = open().await;
+        let elsewhere = MemberId {
+            addr: "203.0.113.9:7946".parse().unwrap(),
+            epoch: 1,
+        };
+        let mut stream = TcpStream::connect(port.addr).await.unwrap();
+        let greeting = postcard::to_allocvec(&elsewhere).unwrap();
+        say(&mut stream, Kind::Lifeline, &greeting).await;
+        assert!(hung_up(&mut stream).await);
+        let dropped = port.drops.recv().await.unwrap();
+        assert_eq!(dropped.reason, DropReason::Claim);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_calls_over_and_over_leaves_places_to_others() {
+        let mut port = open().await;
+        let mut silent = Vec::new();
+        for _ in 0..STRANGERS / 2 {
+            silent.push(TcpStream::connect(port.addr).await.unwrap());
+        }
+        let mut further = TcpStream::connect(port.addr).await.unwrap();
+        assert!(hung_up(&mut further).await);
+        let dropped = port.drops.recv().await.unwrap();
+        assert_eq!(dropped.reason, DropReason::Crowded);
+        // Another host: another loopback address.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = socket.connect(port.addr).await.unwrap();
+        let greeting = postcard::to_allocvec(&id()).unwrap();
+        say(&mut other, Kind::Lifeline, &greeting).await;
+        assert_eq!(port.lines.recv().await, Some(LineNews::Opened(id())));
+        drop(silent);
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,6 +80,7 @@ mod tests {
     use super::*;
     use crate::{
         gossip::{
+            Admission,
             core::{Birth, Core},
             port::{Inbox, serve},
             wire::{Key, Keyring},
@@ -94,6 +95,7 @@ mod tests {
                 name: "ha".parse().unwrap(),
                 role: Role::Balancer,
             },
+            admission: Admission::default(),
             unix_ms: 1,
             now: Instant::now(),
             seed: 1,
@@ -117,7 +119,7 @@ mod tests {
             lines,
             drops,
         };
-        tokio::spawn(serve(listener, envelope, inbox));
+        tokio::spawn(serve(listener, envelope, Admission::default(), inbox));
         tokio::spawn(async move {
             while let Some(request) = requests.recv().await {
                 request.reply.send(request.roster).unwrap();

@@ -8,6 +8,18 @@
 //! parts in brackets are there when a key is set, and then everything after
 //! the nonce is sealed with XChaCha20-Poly1305; what stays readable, and the
 //! cluster's name, is authenticated with it.
+//!
+//! Known limit: nothing tells that a sealed packet is said for the second
+//! time. Whoever can record packets and send them again, without the key, does
+//! no harm with most: of two words about a node the one with the later epoch,
+//! generation and incarnation counts (SWIM), of two records the later version
+//! (a hybrid clock). What is left to him, while the key is the same:
+//! - a node that is gone, and forgotten for a day or unknown to a receiver that
+//!   restarted, appears again until a probe fails, for some 1.5 s;
+//! - a suspicion is raised anew, once for each incarnation, until the suspect
+//!   refutes it;
+//! - an operator's wish comes back where every node has forgotten all that came
+//!   after it, as when the whole cluster was restarted.
 
 use std::{
     fmt,
@@ -86,6 +98,28 @@ pub enum DropReason {
     /// It would add a member beyond the most that are kept.
     #[error("the member table is full")]
     TableFull,
+    /// From an address that [`Admission`](super::Admission) does not admit.
+    #[error(
+        "its source address is not admitted; admit it with --gossip-allow, or give every node a \
+         key (`tidings keygen`)"
+    )]
+    Source,
+    /// It tells of a member or a server at an address that is not admitted.
+    /// What else it says is heard, unless that is the speaker's own.
+    #[error(
+        "it tells of a node or server at an address that is not admitted; admit it with \
+         --gossip-allow, or give every node a key (`tidings keygen`)"
+    )]
+    Claim,
+    /// More than one address may send.
+    #[error("its source sends too many; if it is a node of yours, look what keeps it busy")]
+    SourceRate,
+    /// More than all strangers together may send.
+    #[error("too many come at once; keep strangers away from the gossip port by a firewall")]
+    TotalRate,
+    /// A connection from an address that holds its share of them.
+    #[error("its source holds too many connections; keep strangers away by a firewall")]
+    Crowded,
 }
 
 /// What went over the wire since the start. What is dropped counts the same,
@@ -117,6 +151,16 @@ pub struct Counters {
     pub oversized: AtomicU64,
     /// Dropped as [`DropReason::TableFull`].
     pub table_full: AtomicU64,
+    /// Dropped as [`DropReason::Source`].
+    pub source: AtomicU64,
+    /// Dropped, whole or in part, as [`DropReason::Claim`].
+    pub claim: AtomicU64,
+    /// Dropped as [`DropReason::SourceRate`].
+    pub source_rate: AtomicU64,
+    /// Dropped as [`DropReason::TotalRate`].
+    pub total_rate: AtomicU64,
+    /// Dropped as [`DropReason::Crowded`].
+    pub crowded: AtomicU64,
 }
 
 impl Counters {
@@ -129,6 +173,11 @@ impl Counters {
             DropReason::Malformed => &self.malformed,
             DropReason::Oversized => &self.oversized,
             DropReason::TableFull => &self.table_full,
+            DropReason::Source => &self.source,
+            DropReason::Claim => &self.claim,
+            DropReason::SourceRate => &self.source_rate,
+            DropReason::TotalRate => &self.total_rate,
+            DropReason::Crowded => &self.crowded,
         }
     }
 

@@ -14,10 +14,14 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use self::probe::probe;
-use crate::pool::{
-    Input, Reader, Snapshot,
-    server::{Check, Life, Probe},
+use self::probe::{Way, probe};
+use crate::{
+    pool::{
+        Input, Reader, Snapshot,
+        server::{Check, Life, Probe},
+        transport::Transport,
+    },
+    tls::Connector,
 };
 
 /// First checks are spread over this time, so that many servers known at once
@@ -26,12 +30,12 @@ const SPREAD: Duration = Duration::from_millis(100);
 
 /// Runs as long as the pool has a writer: probes what the newest snapshot
 /// says is to be probed, and nothing else.
-pub async fn run(mut reader: Reader, inputs: mpsc::Sender<Input>) {
+pub async fn run(mut reader: Reader, inputs: mpsc::Sender<Input>, connector: Connector) {
     let mut probers = HashMap::new();
     let mut known = Arc::<Snapshot>::default();
     loop {
         let newest = reader.load();
-        keep_in_step(&mut probers, &known, &newest, &inputs);
+        keep_in_step(&mut probers, &known, &newest, &inputs, &connector);
         known = newest;
         tokio::select! {
             () = reader.changed() => {}
@@ -40,17 +44,30 @@ pub async fn run(mut reader: Reader, inputs: mpsc::Sender<Input>) {
     }
 }
 
+/// How one server is probed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Plan {
+    probe: Probe,
+    transport: Transport,
+}
+
 /// The task that probes one life of one server, and the way to tell it a new
 /// plan. Ends with its handle.
 struct Prober {
-    plan: watch::Sender<Probe>,
+    plan: watch::Sender<Plan>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Prober {
-    fn start(life: Life, addr: SocketAddr, plan: Probe, inputs: mpsc::Sender<Input>) -> Self {
+    fn start(
+        life: Life,
+        addr: SocketAddr,
+        plan: Plan,
+        inputs: mpsc::Sender<Input>,
+        connector: &Connector,
+    ) -> Self {
         let (plan, plans) = watch::channel(plan);
-        let task = tokio::spawn(keep_probing(life, addr, plans, inputs));
+        let task = tokio::spawn(keep_probing(life, addr, plans, connector.clone(), inputs));
         Self {
             plan,
             _task: AbortOnDropHandle::new(task),
@@ -58,7 +75,7 @@ impl Prober {
     }
 
     /// Tells the task the plan, where that is news.
-    fn follow(&self, plan: &Probe) {
+    fn follow(&self, plan: &Plan) {
         self.plan.send_if_modified(|current| {
             let news = current != plan;
             if news {
@@ -74,20 +91,25 @@ fn keep_in_step(
     known: &Snapshot,
     newest: &Snapshot,
     inputs: &mpsc::Sender<Input>,
+    connector: &Connector,
 ) {
     for (was, is) in newest.changed_since(known) {
         let former = was.and_then(|was| Some((was.life, probers.remove(&was.life)?)));
         let Some(server) = is else {
             continue;
         };
-        let (Some(addr), Some(plan)) = (server.addr, &server.probe) else {
+        let (Some(addr), Some(probe)) = (server.addr, &server.probe) else {
             continue;
+        };
+        let plan = Plan {
+            probe: probe.clone(),
+            transport: server.transport.clone(),
         };
         let prober = match former {
             Some((life, prober)) if life == server.life => prober,
-            _ => Prober::start(server.life, addr, plan.clone(), inputs.clone()),
+            _ => Prober::start(server.life, addr, plan.clone(), inputs.clone(), connector),
         };
-        prober.follow(plan);
+        prober.follow(&plan);
         probers.insert(server.life, prober);
     }
 }
@@ -95,11 +117,15 @@ fn keep_in_step(
 async fn keep_probing(
     life: Life,
     addr: SocketAddr,
-    mut plans: watch::Receiver<Probe>,
+    mut plans: watch::Receiver<Plan>,
+    connector: Connector,
     inputs: mpsc::Sender<Input>,
 ) {
     let host = addr.to_string();
-    let mut plan = plans.borrow_and_update().clone();
+    let Plan {
+        probe: mut plan,
+        mut transport,
+    } = plans.borrow_and_update().clone();
     let mut last = Instant::now();
     let mut due = last + first_pause(&plan);
     let mut sent = 0;
@@ -110,7 +136,7 @@ async fn keep_probing(
                 if changed.is_err() {
                     return;
                 }
-                plan = plans.borrow_and_update().clone();
+                Plan { probe: plan, transport } = plans.borrow_and_update().clone();
                 // The check before the change still counts: a plan that says
                 // "more often" takes effect from there.
                 if sent > 0 {
@@ -119,7 +145,11 @@ async fn keep_probing(
             }
             () = sleep_until(due) => {
                 last = Instant::now();
-                let report = probe(target(&plan, addr), check(&plan), &host, limit(&plan, sent)).await;
+                let at = target(&plan, addr);
+                // What listens elsewhere is none that users come to.
+                let transport = if at == addr { &transport } else { &Transport::default() };
+                let way = Way { transport, connector: Some(&connector) };
+                let report = probe(at, way, check(&plan), &host, limit(&plan, sent)).await;
                 sent += 1;
                 due = last + pause(&plan, sent);
                 if inputs.send(Input::Probed(life, report)).await.is_err() {
@@ -198,6 +228,10 @@ mod tests {
         },
     };
 
+    fn connector() -> Connector {
+        Connector::new(None, true).unwrap()
+    }
+
     const DEADLINE: Duration = Duration::from_secs(10);
 
     /// A pool of one server, `s1` at `addr`, with its writer and keeper running.
@@ -215,12 +249,13 @@ mod tests {
                 target: addr.to_string(),
                 weight: 1,
                 check,
+                tags: std::collections::BTreeMap::new(),
             };
             let state = State::new(service, vec![server], Instant::now());
             let (writer, inputs, reader) = Writer::new("nodes".into(), state);
             let tasks = [
                 tokio::spawn(writer.run()),
-                tokio::spawn(run(reader.clone(), inputs.clone())),
+                tokio::spawn(run(reader.clone(), inputs.clone(), connector())),
             ];
             Self {
                 reader,
@@ -304,12 +339,15 @@ mod tests {
     async fn a_plan_that_says_more_often_takes_effect_from_the_last_check() {
         let (_listener, addr) = listen().await;
         let (inputs, mut reports) = mpsc::channel(8);
-        let plan = |seconds| Probe::Check {
-            check: Check::Tcp,
-            interval: Duration::from_secs(seconds),
-            at: CheckAt::default(),
+        let plan = |seconds| Plan {
+            probe: Probe::Check {
+                check: Check::Tcp,
+                interval: Duration::from_secs(seconds),
+                at: CheckAt::default(),
+            },
+            transport: Transport::default(),
         };
-        let prober = Prober::start(Life(1), addr, plan(60), inputs);
+        let prober = Prober::start(Life(1), addr, plan(60), inputs, &connector());
         reports.recv().await.unwrap();
         let first = Instant::now();
 

@@ -3,40 +3,66 @@
 use std::{error::Error, io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, Response, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::io::Errno;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 
-use crate::pool::server::{Check, CheckCode, CheckReport};
+use crate::{
+    pool::{
+        server::{Check, CheckCode, CheckReport},
+        transport::Transport,
+    },
+    proxy_protocol::Header,
+    tls::{self, Connector},
+};
 
 /// What a probe says it is, so that a server's own log tells it from users.
 const USER_AGENT: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 
-/// Probes `addr` once. Connection and response together may take `limit`.
+/// Probes `addr` once, in the way that its transport asks for. Connection and
+/// response together may take `limit`.
 ///
 /// `host` is the `host` header of an HTTP check. The response's body is not
 /// read: its status is the verdict.
-pub async fn probe(addr: SocketAddr, check: &Check, host: &str, limit: Duration) -> CheckReport {
+pub async fn probe(
+    addr: SocketAddr,
+    way: Way<'_>,
+    check: &Check,
+    host: &str,
+    limit: Duration,
+) -> CheckReport {
     let started = Instant::now();
     let deadline = started + limit;
     let mut info = None;
-    let (code, http_status) = match timeout_at(deadline, connect(addr)).await {
+    let (code, http_status) = match timeout_at(deadline, connect(addr, way.transport)).await {
         Err(_) => (CheckCode::L4Timeout, None),
         Ok(Err(err)) => {
             info = Some(in_words(&err));
             (CheckCode::L4Connection, None)
         }
-        Ok(Ok(stream)) => match request(check, host) {
-            None => (CheckCode::L4Ok, None),
-            Some(request) => timeout_at(deadline, exchange(stream, request))
-                .await
-                .unwrap_or((CheckCode::L7Timeout, None)),
+        Ok(Ok(stream)) => match (request(check, way.transport.http2, host), way.tls()) {
+            (None, _) => (CheckCode::L4Ok, None),
+            (Some(request), None) => ask(stream, way.transport.http2, request, deadline).await,
+            (Some(request), Some(tls)) => {
+                match timeout_at(deadline, tls.shake(stream, addr, way.transport.http2)).await {
+                    Err(_) => (CheckCode::L6Timeout, None),
+                    Ok(Err(why)) => {
+                        info = Some(why.into());
+                        (CheckCode::L6Response, None)
+                    }
+                    Ok(Ok(stream)) => ask(stream, way.transport.http2, request, deadline).await,
+                }
+            }
         },
     };
     CheckReport {
@@ -47,12 +73,72 @@ pub async fn probe(addr: SocketAddr, check: &Check, host: &str, limit: Duration)
     }
 }
 
-async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(addr).await?;
+/// How a server is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// What its tags say.
+    pub transport: &'a Transport,
+    /// Makes TLS for HTTP checks of a server that has it; without it they
+    /// are not over TLS.
+    pub connector: Option<&'a Connector>,
+}
+
+impl Way<'_> {
+    /// What makes TLS, if it is to be made.
+    fn tls(self) -> Option<Tls> {
+        let connector = self.connector.filter(|_| self.transport.tls)?;
+        Some(Tls {
+            connector: connector.clone(),
+            sni: self.transport.sni.clone(),
+        })
+    }
+}
+
+/// How TLS with a server is made.
+#[derive(Debug, Clone)]
+struct Tls {
+    connector: Connector,
+    /// The name that the server's certificate must have; without it, its
+    /// address.
+    sni: Option<Box<str>>,
+}
+
+impl Tls {
+    async fn shake(
+        &self,
+        stream: TcpStream,
+        addr: SocketAddr,
+        http2: bool,
+    ) -> Result<TlsStream, String> {
+        let name = tls::server_name(self.sni.as_deref(), addr.ip())?;
+        let shaken = self.connector.connect(stream, name, http2).await;
+        shaken.map_err(|err| tls::in_words(&err))
+    }
+}
+
+type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    http2: bool,
+    request: Request<Empty<Bytes>>,
+    deadline: Instant,
+) -> (CheckCode, Option<u16>) {
+    timeout_at(deadline, exchange(stream, http2, request))
+        .await
+        .unwrap_or((CheckCode::L7Timeout, None))
+}
+
+async fn connect(addr: SocketAddr, transport: &Transport) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(addr).await?;
     // On one host the kernel may lend us the very port that we call, and TCP
     // then connects the socket to itself. Nobody listens there.
     if stream.local_addr()? == addr {
         return Err(Errno::CONNREFUSED.into());
+    }
+    if let Some(version) = transport.send_proxy {
+        // On nobody's behalf (HAProxy's `check-send-proxy`).
+        stream.write_all(&Header::Local.write(version)).await?;
     }
     Ok(stream)
 }
@@ -64,38 +150,65 @@ fn in_words(err: &io::Error) -> Box<str> {
 }
 
 /// The request that a check sends, if it sends one.
-fn request(check: &Check, host: &str) -> Option<Request<Empty<Bytes>>> {
+fn request(check: &Check, http2: bool, host: &str) -> Option<Request<Empty<Bytes>>> {
     let Check::Http { method, path } = check else {
         return None;
     };
-    Request::builder()
+    let request = Request::builder()
         .method(method)
-        .uri(path.as_str())
-        .header(header::HOST, host)
-        .header(header::USER_AGENT, USER_AGENT)
-        .header(header::CONNECTION, "close")
-        .body(Empty::new())
-        .ok()
+        .header(header::USER_AGENT, USER_AGENT);
+    let request = if http2 {
+        request.uri(format!("http://{host}{path}"))
+    } else {
+        request
+            .uri(path.as_str())
+            .header(header::HOST, host)
+            .header(header::CONNECTION, "close")
+    };
+    request.body(Empty::new()).ok()
 }
 
-async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> (CheckCode, Option<u16>) {
-    let (mut sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
-        Ok(parts) => parts,
-        Err(err) => return (fault(&err), None),
-    };
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    http2: bool,
+    request: Request<Empty<Bytes>>,
+) -> (CheckCode, Option<u16>) {
+    match send(stream, http2, request).await {
+        Ok(response) => judge(response.status().as_u16()),
+        Err(err) => (fault(&err), None),
+    }
+}
+
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    http2: bool,
+    request: Request<Empty<Bytes>>,
+) -> hyper::Result<Response<Incoming>> {
+    let stream = TokioIo::new(stream);
+    if http2 {
+        let begun = http2::handshake(TokioExecutor::new(), stream).await;
+        let (mut sender, connection) = begun?;
+        driven(connection, sender.send_request(request)).await
+    } else {
+        let (mut sender, connection) = http1::handshake(stream).await?;
+        driven(connection, sender.send_request(request)).await
+    }
+}
+
+/// Waits for the response while the connection does its work.
+async fn driven<T>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    response: impl Future<Output = hyper::Result<T>>,
+) -> hyper::Result<T> {
     let drive = async {
         // How it ended is told to the request; it must not be told twice.
         drop(connection.await);
         std::future::pending::<hyper::Result<_>>().await
     };
-    let response = tokio::select! {
+    tokio::select! {
         biased;
-        response = sender.send_request(request) => response,
+        response = response => response,
         never = drive => never,
-    };
-    match response {
-        Ok(response) => judge(response.status().as_u16()),
-        Err(err) => (fault(&err), None),
     }
 }
 
@@ -121,13 +234,31 @@ fn fault(err: &hyper::Error) -> CheckCode {
 #[cfg(test)]
 mod tests {
     use http::{Method, uri::PathAndQuery};
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
 
+    const BARE: Transport = Transport {
+        tls: false,
+        sni: None,
+        http2: false,
+        send_proxy: None,
+    };
+
+    const OVER_HTTP2: Way<'_> = Way {
+        transport: &Transport {
+            tls: false,
+            sni: None,
+            http2: true,
+            send_proxy: None,
+        },
+        connector: None,
+    };
+
+    const DIRECT: Way<'_> = Way {
+        transport: &BARE,
+        connector: None,
+    };
     const PATIENT: Duration = Duration::from_secs(5);
     const HASTY: Duration = Duration::from_millis(100);
 
@@ -159,14 +290,14 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.unwrap();
             request
         });
-        let report = probe(addr, &http(), "s1.test", PATIENT).await;
+        let report = probe(addr, DIRECT, &http(), "s1.test", PATIENT).await;
         (report, server.await.unwrap())
     }
 
     #[tokio::test]
     async fn a_listener_passes_a_tcp_check() {
         let (_listener, addr) = listen().await;
-        let report = probe(addr, &Check::Tcp, "", PATIENT).await;
+        let report = probe(addr, DIRECT, &Check::Tcp, "", PATIENT).await;
         assert_eq!(report.code, CheckCode::L4Ok);
         assert_eq!(report.http_status, None);
     }
@@ -176,7 +307,7 @@ mod tests {
         let (listener, addr) = listen().await;
         drop(listener);
         for check in [Check::Tcp, http()] {
-            let report = probe(addr, &check, "", PATIENT).await;
+            let report = probe(addr, DIRECT, &check, "", PATIENT).await;
             assert_eq!(report.code, CheckCode::L4Connection);
             assert_eq!(report.info.as_deref(), Some("Connection refused"));
         }
@@ -192,11 +323,11 @@ mod tests {
         socket.listen(0).unwrap();
         let addr = socket.local_addr().unwrap().as_socket().unwrap();
         let mut held = Vec::new();
-        while let Ok(stream) = tokio::time::timeout(HASTY, connect(addr)).await {
+        while let Ok(stream) = tokio::time::timeout(HASTY, connect(addr, &BARE)).await {
             held.push(stream.unwrap());
         }
 
-        let report = probe(addr, &Check::Tcp, "", HASTY).await;
+        let report = probe(addr, DIRECT, &Check::Tcp, "", HASTY).await;
         assert_eq!(report.code, CheckCode::L4Timeout);
         assert!(report.took >= HASTY);
     }
@@ -204,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn a_silent_server_fails_an_http_check_in_time() {
         let (_listener, addr) = listen().await;
-        let report = probe(addr, &http(), "", HASTY).await;
+        let report = probe(addr, DIRECT, &http(), "", HASTY).await;
         assert_eq!(report.code, CheckCode::L7Timeout);
         assert!(report.took >= HASTY);
     }
@@ -253,5 +384,45 @@ mod tests {
         assert!(request.contains("\r\nhost: s1.test\r\n"));
         assert!(request.contains("\r\nconnection: close\r\n"));
         assert!(request.contains(&format!("\r\nuser-agent: {USER_AGENT}\r\n")));
+    }
+
+    /// Probes a server that speaks HTTP/2, and answers with that status.
+    async fn probe_over_http2(status: u16) -> (CheckReport, http::request::Parts) {
+        let (listener, addr) = listen().await;
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            let response = Response::builder().status(status).body(()).unwrap();
+            respond.send_response(response, true).unwrap();
+            while connection.accept().await.is_some() {}
+            request.into_parts().0
+        });
+        let report = probe(addr, OVER_HTTP2, &http(), "s1.test", PATIENT).await;
+        (report, server.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_http_check_of_a_server_that_speaks_http2_speaks_it_too() {
+        for (status, code) in [(204, CheckCode::L7Ok), (503, CheckCode::L7Status)] {
+            let (report, request) = probe_over_http2(status).await;
+            assert_eq!((report.code, report.http_status), (code, Some(status)));
+            assert_eq!(request.version, http::Version::HTTP_2);
+            assert_eq!(request.uri, "http://s1.test/health?deep=1");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_speak_http2_fails_a_check_that_does() {
+        let (listener, addr) = listen().await;
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await.ok();
+        });
+        let report = probe(addr, OVER_HTTP2, &http(), "s1.test", PATIENT).await;
+        assert_eq!(report.code, CheckCode::L7Response);
+        server.await.unwrap();
     }
 }

@@ -39,13 +39,14 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// How many client connections the descriptors suffice for: each may need a
-/// second one, to a server, and the process needs some for itself. `None`
-/// where the host sets no limit.
+/// How many connections, to clients and to servers together, the descriptors
+/// suffice for: the process needs some for itself, for statistics, commands,
+/// gossip and checks, and its listeners and event queues. `None` where the
+/// host sets no limit.
 pub fn max_connections() -> Option<u32> {
     const OWN: u64 = 64;
     let descriptors = max_descriptors()?;
-    u32::try_from(descriptors.saturating_sub(OWN) / 2).ok()
+    u32::try_from(descriptors.saturating_sub(OWN).max(2)).ok()
 }
 
 /// How many descriptors this process may have, `None` for no limit.

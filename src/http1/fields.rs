@@ -27,6 +27,7 @@ pub enum Known {
     Cookie,
     Date,
     Expect,
+    Forwarded,
     Host,
     KeepAlive,
     ProxyAuthorization,
@@ -35,8 +36,11 @@ pub enum Known {
     Te,
     TransferEncoding,
     Upgrade,
+    XForwardedFor,
+    XForwardedHost,
     XForwardedPort,
     XForwardedProto,
+    XRealIp,
     /// None of them.
     Other,
 }
@@ -50,14 +54,17 @@ impl Known {
             4 => &[("host", Self::Host), ("date", Self::Date)],
             6 => &[("cookie", Self::Cookie), ("expect", Self::Expect)],
             7 => &[("upgrade", Self::Upgrade)],
+            9 => &[("forwarded", Self::Forwarded), ("x-real-ip", Self::XRealIp)],
             10 => &[
                 ("connection", Self::Connection),
                 ("set-cookie", Self::SetCookie),
                 ("keep-alive", Self::KeepAlive),
             ],
             14 => &[("content-length", Self::ContentLength)],
+            15 => &[("x-forwarded-for", Self::XForwardedFor)],
             16 => &[
                 ("x-forwarded-port", Self::XForwardedPort),
+                ("x-forwarded-host", Self::XForwardedHost),
                 ("proxy-connection", Self::ProxyConnection),
             ],
             17 => &[
@@ -94,12 +101,12 @@ impl<'h, 'b> Fields<'h, 'b> {
     }
 
     /// One after the other, as they came.
-    pub fn iter(self) -> impl Iterator<Item = (Known, &'h Field<'b>)> {
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = (Known, &'h Field<'b>)> {
         self.known.iter().copied().zip(self.all)
     }
 
     /// The values of a known field.
-    pub fn values(self, known: Known) -> impl Iterator<Item = &'b [u8]> + use<'h, 'b> {
+    pub fn values(self, known: Known) -> impl DoubleEndedIterator<Item = &'b [u8]> + use<'h, 'b> {
         let of_name = self.iter().filter(move |(which, _)| *which == known);
         of_name.map(|(_, field)| field.value)
     }
@@ -242,6 +249,9 @@ mod tests {
             ("CONTENT-LENGTH", Known::ContentLength),
             ("transfer-Encoding", Known::TransferEncoding),
             ("X-Forwarded-Proto", Known::XForwardedProto),
+            ("x-forwarded-host", Known::XForwardedHost),
+            ("X-Forwarded-Fox", Known::Other),
+            ("X-Real-IP", Known::XRealIp),
             ("hosts", Known::Other),
             ("hose", Known::Other),
         ] {

@@ -25,9 +25,6 @@ pub struct Request<'h, 'b> {
     pub connection: Connection,
     /// How long its body is.
     pub length: Length,
-    /// The body came with both a length and a coding. What follows on the
-    /// connection is not to be trusted (RFC 9112 §6.1).
-    pub doubtful: bool,
     /// It waits for 100 before it sends its body (RFC 9110 §10.1.1).
     pub expects_continue: bool,
     /// It takes trailers in its response (RFC 9110 §10.1.4).
@@ -88,7 +85,6 @@ impl<'b> Request<'_, 'b> {
             fields: Fields::new(parsed.headers, &mut known),
             connection: Connection::default(),
             length: Length::None,
-            doubtful: false,
             expects_continue: false,
             takes_trailers: false,
             upgrade: None,
@@ -137,7 +133,10 @@ impl<'b> Request<'_, 'b> {
             if self.version == Version::Http10 {
                 return Err(Malformed::Rule("Transfer-Encoding in HTTP/1.0"));
             }
-            self.doubtful = survey.length.is_some();
+            // RFC 9112 §6.1: may be refused, and no honest client does it.
+            if survey.length.is_some() {
+                return Err(Malformed::Rule("both a length and a transfer coding"));
+            }
         }
         // RFC 9112 §3.2: exactly one in HTTP/1.1.
         if !self.has_host && self.version == Version::Http11 {
@@ -157,7 +156,7 @@ impl<'b> Request<'_, 'b> {
             Version::Http11 => true,
             Version::Http10 => self.connection.keep_alive,
         };
-        wanted && !self.connection.close && !self.doubtful
+        wanted && !self.connection.close
     }
 }
 
@@ -250,19 +249,14 @@ mod tests {
 
     #[test]
     fn a_body_is_as_long_as_its_fields_say() {
-        for (fields, length, doubtful) in [
-            ("", Length::None, false),
-            ("content-length: 0\r\n", Length::Exact(0), false),
-            ("Content-Length: 12\r\n", Length::Exact(12), false),
-            ("transfer-encoding: chunked\r\n", Length::Chunked, false),
-            (
-                "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
-                Length::Chunked,
-                true,
-            ),
+        for (fields, length) in [
+            ("", Length::None),
+            ("content-length: 0\r\n", Length::Exact(0)),
+            ("Content-Length: 12\r\n", Length::Exact(12)),
+            ("transfer-encoding: chunked\r\n", Length::Chunked),
         ] {
-            let found = read(&with(fields), |head| (head.length, head.doubtful));
-            assert_eq!(found, Ok(Some((length, doubtful))), "{fields}");
+            let found = read(&with(fields), |head| head.length);
+            assert_eq!(found, Ok(Some(length)), "{fields}");
         }
     }
 
@@ -270,6 +264,8 @@ mod tests {
     fn what_could_be_read_in_two_ways_is_refused() {
         for head in [
             with("content-length: 5\r\ncontent-length: 5\r\n"),
+            with("transfer-encoding: chunked\r\ncontent-length: 5\r\n"),
+            with("content-length: 5\r\ntransfer-encoding: chunked\r\n"),
             with("content-length: 5, 5\r\n"),
             with("a: b\n"),
             with("a : b\r\n"),

@@ -1,6 +1,6 @@
 //! All that is known of one server, and what follows from it. Pure.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -11,11 +11,16 @@ use super::{
     snapshot::NameKey,
     state::{CheckPlan, Detection, Fault, Order, Sign, StaticServer, Verdict},
     tally::Part,
+    transport::Transport,
 };
 use crate::membership::{Admin, Announcement, MemberId, Name, Phase, Wish};
 
 /// How long a server that gossip lost stays on the page.
 pub(super) const LOST_FOR: Duration = Duration::from_mins(1);
+
+/// The tag that says how many requests a server takes at a time, 0 for as many
+/// as come.
+pub(crate) const MAXCONN: &str = "maxconn";
 
 /// How many connections a server must accept after its lifeline broke before
 /// it is believed to be there: with 10 ms from one to the next, long enough
@@ -32,12 +37,19 @@ pub(super) struct Entry {
     weight: u16,
     phase: Phase,
     tags: BTreeMap<String, String>,
+    transport: Transport,
     pub(super) liveness: Liveness,
     plan: Option<CheckPlan>,
     health: Option<Health>,
     /// What an operator wants of it.
     pub(super) admin: Admin,
     weight_wanted: Option<u16>,
+    /// Requests that it takes at a time, as it says itself, 0 for no limit.
+    maxconn: Option<u32>,
+    /// The same where it says nothing.
+    usual_maxconn: Option<NonZeroU32>,
+    /// The same as an operator wants it.
+    maxconn_wanted: Option<u32>,
     /// An operator's verdict, as long as no check has another.
     forced: Option<Verdict>,
     /// An operator has switched its checks off.
@@ -85,6 +97,7 @@ impl Entry {
         let mut entry = Self::unknown(sid, life, live, Origin::Static, now);
         entry.addr = server.target.parse().ok();
         entry.weight = server.weight;
+        entry.tag(server.tags.clone());
         entry.plan.clone_from(&server.check);
         let thresholds = server.check.as_ref().map(|plan| plan.thresholds);
         entry.health = thresholds.map(Health::unproven);
@@ -117,11 +130,15 @@ impl Entry {
             weight: 1,
             phase: Phase::Ready,
             tags: BTreeMap::new(),
+            transport: Transport::default(),
             liveness: Liveness::Alive,
             plan: None,
             health: None,
             admin: Admin::Ready,
             weight_wanted: None,
+            maxconn: None,
+            usual_maxconn: None,
+            maxconn_wanted: None,
             forced: None,
             checks_off: false,
             check_at: CheckAt::default(),
@@ -165,7 +182,17 @@ impl Entry {
         self.addr = Some(announced.addr);
         self.weight = announced.weight;
         self.phase = announced.phase;
-        self.tags = announced.tags;
+        self.tag(announced.tags);
+    }
+
+    /// Takes over what is said of it. Whoever says it checks it first, so a
+    /// wrong value is one from another version: it means nothing here.
+    fn tag(&mut self, tags: BTreeMap<String, String>) {
+        if self.tags != tags {
+            self.transport = Transport::of(&tags).unwrap_or_default();
+            self.maxconn = tags.get(MAXCONN).and_then(|limit| limit.parse().ok());
+            self.tags = tags;
+        }
     }
 
     /// What its agent last said, if it has one.
@@ -213,6 +240,9 @@ impl Entry {
             Order::Health(verdict) => self.judged(verdict),
             Order::Checks(on) => self.checks_off = !on,
             Order::CheckAt(at) => self.check_at = at,
+            Order::Maxconn(limit) => {
+                self.maxconn_wanted = Some(limit.map_or(0, NonZeroU32::get));
+            }
         }
     }
 
@@ -354,12 +384,26 @@ impl Entry {
             share: self.addr.map(|_| (self.weight(), self.throttle)),
             is_heard: self.is_heard(),
             is_timed: self.changes_by_time() || self.forget_at().is_some(),
+            is_limited: self.maxconn().is_some(),
         }
     }
 
     /// Its share of the requests, 0 to 256.
     fn weight(&self) -> u16 {
         self.weight_wanted.unwrap_or(self.weight)
+    }
+
+    /// Requests that it takes at a time: an operator's word counts before its
+    /// own, and both before what is usual here.
+    fn maxconn(&self) -> Option<NonZeroU32> {
+        let said = self.maxconn_wanted.or(self.maxconn);
+        said.map_or(self.usual_maxconn, NonZeroU32::new)
+    }
+
+    /// How many requests it takes at a time where nobody says otherwise.
+    pub(super) fn set_usual_maxconn(&mut self, limit: Option<NonZeroU32>) {
+        self.usual_maxconn = limit;
+        self.described = None;
     }
 
     /// Whether time alone changes it.
@@ -447,12 +491,14 @@ impl Entry {
             weight: self.weight(),
             initial_weight: self.weight,
             throttle: self.throttle,
+            maxconn: self.maxconn(),
             status: self.status,
             state_wanted: self.admin,
             weight_wanted: self.weight_wanted,
             since: self.since,
             origin: self.origin,
             tags: self.tags.clone(),
+            transport: self.transport.clone(),
             probe: self.probe(),
             health: self.health,
             checks_off: self.checks_off,

@@ -5,6 +5,7 @@
 
 mod entry;
 mod quarantine;
+pub mod queue;
 pub mod rise_fall;
 pub mod server;
 pub mod snapshot;
@@ -12,6 +13,7 @@ pub mod standing;
 pub mod state;
 mod tally;
 pub mod timeline;
+pub mod transport;
 mod words;
 pub mod writer;
 

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,7 +15,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::rise_fall::Health;
+use super::{rise_fall::Health, transport::Transport};
 use crate::{
     counters::Counters,
     membership::{Admin, MemberId, Name},
@@ -40,6 +41,8 @@ pub struct Server {
     /// How much of its share it gets while it is eased in again, in percent;
     /// `None` is all of it.
     pub throttle: Option<u8>,
+    /// Requests that it takes at a time, `None` for as many as come.
+    pub maxconn: Option<NonZeroU32>,
     /// Whether it may take requests.
     pub status: Status,
     /// The state that an operator wants.
@@ -50,8 +53,10 @@ pub struct Server {
     pub since: Instant,
     /// Who told us about it.
     pub origin: Origin,
-    /// What its agent says of it.
+    /// What its agent, or the command line, says of it.
     pub tags: BTreeMap<String, String>,
+    /// How connections to it are made.
+    pub transport: Transport,
     /// What is to be probed, if anything.
     pub probe: Option<Probe>,
     /// Its check's counter; `None` for a server that is not checked.
@@ -78,6 +83,13 @@ impl Server {
     /// Whether a request whose cookie names it may be given to it.
     pub fn keeps_users(&self) -> bool {
         self.addr.is_some() && matches!(self.status, Status::Up | Status::Suspect | Status::Drain)
+    }
+
+    /// Whether one more request would not be too many for it. What others do
+    /// at this moment may make it wrong.
+    pub fn seems_to_have_room(&self) -> bool {
+        self.maxconn
+            .is_none_or(|most| self.live.counters.active.get() < most.get())
     }
 
     /// How long a connection to it may be kept for the next request, at the
@@ -238,6 +250,10 @@ pub enum CheckCode {
     L4Timeout,
     /// The connection was refused or broken off.
     L4Connection,
+    /// No TLS within the check's time.
+    L6Timeout,
+    /// No TLS with this server, such as for its certificate.
+    L6Response,
     /// A good HTTP response.
     L7Ok,
     /// No response within the check's time.
@@ -260,6 +276,8 @@ impl CheckCode {
             Self::L4Ok => "L4OK",
             Self::L4Timeout => "L4TOUT",
             Self::L4Connection => "L4CON",
+            Self::L6Timeout => "L6TOUT",
+            Self::L6Response => "L6RSP",
             Self::L7Ok => "L7OK",
             Self::L7Timeout => "L7TOUT",
             Self::L7Response => "L7RSP",
@@ -273,6 +291,8 @@ impl CheckCode {
             Self::L4Ok => "Layer4 check passed",
             Self::L4Timeout => "Layer4 timeout",
             Self::L4Connection => "Layer4 connection problem",
+            Self::L6Timeout => "Layer6 timeout",
+            Self::L6Response => "Layer6 invalid response",
             Self::L7Ok => "Layer7 check passed",
             Self::L7Timeout => "Layer7 timeout",
             Self::L7Response => "Layer7 invalid response",

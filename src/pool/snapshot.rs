@@ -34,6 +34,9 @@ pub struct Snapshot {
     /// When a server was last lost. A request that finds no server waits a
     /// moment for one to come back only if there lately was one.
     pub last_loss: Option<Instant>,
+    /// Whether any server takes only so many requests at a time: then a request
+    /// needs a place at a server, and may have to wait for one.
+    pub is_limited: bool,
     /// How the pool as a whole has fared; the writer knows.
     pub standing: Option<Standing>,
     by_name: Arc<ByName>,
@@ -118,8 +121,13 @@ impl Snapshot {
             servers,
             cursor,
             last_loss,
+            is_limited: false,
             standing: None,
         }
+    }
+
+    pub(super) fn limited(self, is_limited: bool) -> Self {
+        Self { is_limited, ..self }
     }
 
     /// The server of that name.
@@ -280,6 +288,7 @@ mod tests {
             target: "127.0.0.1:80".to_owned(),
             weight: 1,
             check: None,
+            tags: std::collections::BTreeMap::new(),
         };
         let service = "nodes".parse().unwrap();
         let mut state = State::new(service, vec![server], Instant::now());

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
@@ -55,6 +56,8 @@ pub struct StaticServer {
     pub weight: u16,
     /// How it is checked, `None` for not at all.
     pub check: Option<CheckPlan>,
+    /// What else is said of it, such as how connections to it are made.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// How a server is checked from here.
@@ -100,6 +103,8 @@ pub enum Order {
     Checks(bool),
     /// Where its checks connect to.
     CheckAt(CheckAt),
+    /// Requests that it takes at a time, `None` for as many as come.
+    Maxconn(Option<NonZeroU32>),
 }
 
 /// What an operator says of a server's health.
@@ -220,6 +225,8 @@ pub enum Change {
     Joined(Status),
     /// It said goodbye, or has been down for so long that it is forgotten.
     Left,
+    /// An operator removed it.
+    Removed,
     /// Its status changed.
     Became(Status),
     /// It restarted, or moved to another address, under the same name.
@@ -236,6 +243,7 @@ impl Change {
         match self {
             Self::Joined(_) => "joined",
             Self::Left => "left",
+            Self::Removed => "removed",
             Self::Became(Status::Up) => "up",
             Self::Became(Status::Suspect) => "suspect",
             Self::Became(Status::Drain) => "drain",
@@ -253,6 +261,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = match self {
             Self::Left => return f.write_str("left"),
+            Self::Removed => return f.write_str("was removed by an operator"),
             Self::Replaced => return f.write_str("started anew under the same name"),
             Self::Clash => {
                 return f.write_str(
@@ -280,6 +289,8 @@ impl fmt::Display for Change {
 #[derive(Debug)]
 pub struct State {
     service: Name,
+    /// Requests that a server takes at a time if it says nothing else.
+    server_maxconn: Option<NonZeroU32>,
     entries: BTreeMap<Name, Entry>,
     /// Sums over the entries; whoever changes one enters it here.
     tally: Tally,
@@ -331,6 +342,7 @@ impl State {
     pub fn new(service: Name, servers: Vec<StaticServer>, now: Instant) -> Self {
         let mut state = Self {
             service,
+            server_maxconn: None,
             entries: BTreeMap::new(),
             tally: Tally::default(),
             members: HashMap::new(),
@@ -353,6 +365,18 @@ impl State {
             state.insert(&server.name, entry, now);
         }
         state
+    }
+
+    /// The same where a server takes only so many requests at a time unless it
+    /// says otherwise.
+    #[must_use]
+    pub fn with_server_maxconn(mut self, limit: Option<NonZeroU32>, now: Instant) -> Self {
+        self.server_maxconn = limit;
+        let names: Vec<Name> = self.entries.keys().cloned().collect();
+        for name in names {
+            self.update(&name, now, |entry| entry.set_usual_maxconn(limit));
+        }
+        self
     }
 
     /// Takes one input and says what it changed.
@@ -394,7 +418,7 @@ impl State {
             Input::Told(name, order) => self.update(&name, now, |entry| entry.told(order)),
             Input::Added(server) => self.add(&server, now),
             Input::Removed(name) => match self.entries.get(&name) {
-                Some(entry) if entry.is_removable() => self.depart(&name, now),
+                Some(entry) if entry.is_removable() => self.depart(&name, Change::Removed, now),
                 _ => Vec::new(),
             },
             Input::CountersCleared(name) => self.clear_counters(name.as_ref()),
@@ -412,7 +436,7 @@ impl State {
             .collect();
         let mut events: Vec<Event> = overdue
             .iter()
-            .flat_map(|name| self.depart(name, now))
+            .flat_map(|name| self.depart(name, Change::Left, now))
             .collect();
         let changing: Vec<Name> = self
             .timed()
@@ -469,6 +493,7 @@ impl State {
             .map(|(name, entry)| entry.describe(name, key))
             .collect();
         self.generation += 1;
+        let is_limited = self.tally.is_limited();
         Snapshot::new(
             self.generation,
             servers,
@@ -476,6 +501,7 @@ impl State {
             self.last_loss,
             &mut self.tally.lasting,
         )
+        .limited(is_limited)
     }
 
     /// How the pool stands, for whoever is told of a change of that server.
@@ -483,8 +509,10 @@ impl State {
         let live = self.entries.get(name).map(|entry| &entry.live);
         let live = live.or_else(|| self.departed.get(name).map(|departed| &departed.live));
         Roll {
-            active: self.tally.up(),
+            active: self.tally.active(),
+            up: self.tally.up(),
             sessions: live.map_or(0, |live| live.counters.active.get()),
+            waiting: live.map_or(0, |live| live.counters.waiting.get()),
             can_serve: self.tally.can_serve(),
         }
     }
@@ -559,7 +587,8 @@ impl State {
         vec![Event::plain(name.clone(), Change::Joined(Status::Maint))]
     }
 
-    fn insert(&mut self, name: &Name, entry: Entry, now: Instant) {
+    fn insert(&mut self, name: &Name, mut entry: Entry, now: Instant) {
+        entry.set_usual_maxconn(self.server_maxconn);
         let former = self.entries.insert(name.clone(), entry);
         // Only now, beside the others, can it be told how it stands.
         self.settle(name, now);
@@ -699,12 +728,12 @@ impl State {
         if self.members.remove(&id).is_none() {
             return self.rival_ended(id, false, now);
         }
-        let mut events = self.depart(name, now);
+        let mut events = self.depart(name, Change::Left, now);
         events.extend(self.succeed(name, now));
         events
     }
 
-    fn depart(&mut self, name: &Name, now: Instant) -> Vec<Event> {
+    fn depart(&mut self, name: &Name, how: Change, now: Instant) -> Vec<Event> {
         let Some(entry) = self.entries.remove(name) else {
             return Vec::new();
         };
@@ -724,7 +753,7 @@ impl State {
         let (sid, live) = (entry.sid, entry.live);
         let departed = Departed { sid, live, at: now };
         self.departed.insert(name.clone(), departed);
-        vec![Event::plain(name.clone(), Change::Left)]
+        vec![Event::plain(name.clone(), how)]
     }
 
     fn update_member(
@@ -966,6 +995,7 @@ mod tests {
             target: "127.0.0.1:3000".into(),
             weight: 1,
             check: check.then_some(plan),
+            tags: BTreeMap::new(),
         }
     }
 
@@ -1530,7 +1560,18 @@ mod tests {
         assert_eq!(pool.rotation(), ["s1"]);
         assert!(pool.apply(remove()).is_empty());
         pool.apply(wanted("s1", Wish::State(Admin::Maint)));
-        assert_eq!(pool.apply(remove()), [Change::Left]);
+        assert_eq!(pool.apply(remove()), [Change::Removed]);
+    }
+
+    #[test]
+    fn a_suspect_is_up_and_not_active() {
+        let mut pool = Pool::new(Vec::new());
+        for name in ["s1", "s2"] {
+            pool.up(name, 1, Phase::Ready);
+        }
+        pool.apply(Input::Member(MemberEvent::Suspect(id("s1", 1))));
+        let roll = pool.state.roll(&"s1".parse().unwrap());
+        assert_eq!((roll.active, roll.up), (1, 2));
     }
 
     #[test]

@@ -20,11 +20,18 @@ pub(super) struct Part {
     pub(super) is_heard: bool,
     /// Time alone may change it.
     pub(super) is_timed: bool,
+    /// It takes only so many requests at a time.
+    pub(super) is_limited: bool,
 }
 
 impl Part {
     fn is_up(&self) -> bool {
         matches!(self.status, Status::Up | Status::Suspect)
+    }
+
+    /// It takes whoever comes, as far as gossip says.
+    fn is_active(&self) -> bool {
+        self.status == Status::Up
     }
 
     /// Whether it is given requests when no server is up.
@@ -38,8 +45,10 @@ impl Part {
 pub(super) struct Tally {
     lives: HashMap<Life, Name>,
     up: usize,
+    active: usize,
     last_resorts: usize,
     heard: usize,
+    limited: usize,
     timed: BTreeSet<Name>,
     /// What of the last snapshot still holds.
     pub(super) lasting: Lasting,
@@ -51,14 +60,18 @@ impl Tally {
         if let Some(part) = before {
             self.lives.remove(&part.life);
             self.up -= usize::from(part.is_up());
+            self.active -= usize::from(part.is_active());
             self.last_resorts -= usize::from(part.is_last_resort());
             self.heard -= usize::from(part.is_heard);
+            self.limited -= usize::from(part.is_limited);
         }
         if let Some(part) = after {
             self.lives.insert(part.life, name.clone());
             self.up += usize::from(part.is_up());
+            self.active += usize::from(part.is_active());
             self.last_resorts += usize::from(part.is_last_resort());
             self.heard += usize::from(part.is_heard);
+            self.limited += usize::from(part.is_limited);
         }
         if after.is_some_and(|part| part.is_timed) {
             self.timed.insert(name.clone());
@@ -80,9 +93,15 @@ impl Tally {
         self.lives.get(&life)
     }
 
-    /// Servers that are up.
+    /// Servers that are up, suspected ones among them.
     pub(super) fn up(&self) -> usize {
         self.up
+    }
+
+    /// Servers that are up and take new users: gossip suspects none of
+    /// them.
+    pub(super) fn active(&self) -> usize {
+        self.active
     }
 
     /// Whether any server can be given a request, if only as a last resort.
@@ -95,6 +114,11 @@ impl Tally {
         self.heard > 0
     }
 
+    /// Whether any server takes only so many requests at a time.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limited > 0
+    }
+
     /// Servers that time alone may change, in the order of names.
     pub(super) fn timed(&self) -> impl Iterator<Item = &Name> {
         self.timed.iter()
@@ -102,7 +126,7 @@ impl Tally {
 
     #[cfg(test)]
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
-        let sums = |t: &Self| (t.up, t.last_resorts, t.heard);
+        let sums = |t: &Self| (t.up, t.active, t.last_resorts, t.heard, t.limited);
         sums(self) == sums(other) && self.lives == other.lives && self.timed == other.timed
     }
 }

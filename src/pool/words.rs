@@ -31,10 +31,14 @@ pub(super) enum Gravity {
 /// How the pool stands after a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Roll {
-    /// Servers that are up.
+    /// Servers that are up and take new users.
     pub(super) active: usize,
+    /// Servers that are up, those that gossip suspects among them.
+    pub(super) up: usize,
     /// Requests in the server that changed.
     pub(super) sessions: u32,
+    /// Requests of its users that wait for a place there.
+    pub(super) waiting: u32,
     /// Whether any server can be given a request, if only as a last resort.
     pub(super) can_serve: bool,
 }
@@ -91,7 +95,7 @@ impl Words {
             Change::Joined(status) | Change::Became(status) => {
                 self.last.insert(event.server.clone(), status)
             }
-            Change::Left => self.last.remove(&event.server),
+            Change::Left | Change::Removed => self.last.remove(&event.server),
             Change::Replaced | Change::Clash | Change::Refused => {
                 self.last.get(&event.server).copied()
             }
@@ -99,10 +103,8 @@ impl Words {
     }
 
     fn tell_of_pool(&mut self, roll: Roll) -> Option<(Gravity, String)> {
-        let Roll {
-            active, can_serve, ..
-        } = roll;
-        let was_well = std::mem::replace(&mut self.well, active > 0);
+        let Roll { up, can_serve, .. } = roll;
+        let was_well = std::mem::replace(&mut self.well, up > 0);
         let served = std::mem::replace(&mut self.served, can_serve);
         let service = &self.service;
         if served && !can_serve {
@@ -153,7 +155,7 @@ impl About<'_> {
             Status::Suspect => write!(
                 f,
                 "is suspected by gossip and takes no new users. {}",
-                self.left()
+                self.left_with(0, self.roll.waiting)
             ),
             Status::Drain => write!(f, "enters drain state. {}", self.online()),
             Status::Maint => write!(f, "is going DOWN for maintenance. {}", self.left()),
@@ -163,6 +165,12 @@ impl About<'_> {
                 write!(f, "is DOWN, reason: {joined}{reason}. {}", self.left())
             }
         }
+    }
+
+    /// That it is no more.
+    fn write_gone(&self, f: &mut fmt::Formatter<'_>, why: &str) -> fmt::Result {
+        let left = self.left();
+        write!(f, "is going DOWN for maintenance ({why}). {left}")
     }
 
     /// Why it is down.
@@ -190,16 +198,20 @@ impl About<'_> {
         })
     }
 
+    /// What waited there chooses again.
     fn left(&self) -> impl Display {
+        self.left_with(self.roll.waiting, 0)
+    }
+
+    fn left_with(&self, requeued: u32, waiting: u32) -> impl Display {
         let Roll {
             active, sessions, ..
         } = self.roll;
         fmt::from_fn(move |f| {
-            // No server has a queue.
             write!(
                 f,
                 "{active} active and 0 backup servers left. {sessions} sessions active, \
-                 0 requeued, 0 remaining in queue."
+                 {requeued} requeued, {waiting} remaining in queue."
             )
         })
     }
@@ -220,11 +232,8 @@ impl Display for About<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.event.what {
             Change::Joined(status) | Change::Became(status) => self.write_status(f, *status)?,
-            Change::Left => write!(
-                f,
-                "is going DOWN for maintenance (it left). {}",
-                self.left()
-            )?,
+            Change::Left => self.write_gone(f, "it left")?,
+            Change::Removed => self.write_gone(f, "it was removed by an operator")?,
             what @ (Change::Replaced | Change::Clash | Change::Refused) => write!(f, "{what}.")?,
         }
         match self.event.detected {
@@ -266,7 +275,9 @@ mod tests {
     fn roll(active: usize) -> Roll {
         Roll {
             active,
+            up: active,
             sessions: 3,
+            waiting: 0,
             can_serve: active > 0,
         }
     }
@@ -432,6 +443,21 @@ mod tests {
     }
 
     #[test]
+    fn a_suspect_is_not_active_and_no_reason_to_say_that_none_is_up() {
+        let mut words = Words::new("nodes".into(), &Snapshot::default());
+        words.tell(&became(Status::Up), None, roll(1));
+        let suspected = Roll {
+            up: 1,
+            can_serve: true,
+            ..roll(0)
+        };
+        let lines = words.tell(&became(Status::Suspect), None, suspected);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let left = "takes no new users. 0 active and 0 backup servers left.";
+        assert!(lines[0].1.contains(left), "{lines:?}");
+    }
+
+    #[test]
     fn a_last_resort_is_told_of_as_one() {
         let mut words = Words::new("nodes".into(), &Snapshot::default());
         words.tell(&became(Status::Up), None, roll(1));
@@ -463,6 +489,9 @@ mod tests {
         let left = told(Change::Left);
         let gone = "is going DOWN for maintenance (it left). 1 active";
         assert!(left.contains(gone), "{left}");
+        let removed = told(Change::Removed);
+        let gone = "is going DOWN for maintenance (it was removed by an operator). 1 active";
+        assert!(removed.contains(gone), "{removed}");
         let silent = told(Change::Joined(Status::Down(Cause::Agent)));
         let but = "is DOWN, reason: it joined but the app does not accept connections. 1 active";
         assert!(silent.contains(but), "{silent}");

@@ -174,6 +174,7 @@ mod tests {
             target: "127.0.0.1:80".to_owned(),
             weight: 1,
             check: None,
+            tags: std::collections::BTreeMap::new(),
         });
         let service = "nodes".parse().unwrap();
         let state = State::new(service, servers.collect(), Instant::now());

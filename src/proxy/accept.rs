@@ -20,7 +20,8 @@ use tokio::{
 };
 
 use super::{
-    Worker,
+    Listener, Scheme, Worker,
+    admission::Admitted,
     load::{Loads, Place},
 };
 use crate::{counters::Gauge, net};
@@ -56,7 +57,9 @@ pub(super) struct Inbox(mpsc::Receiver<HandedOver>);
 struct HandedOver {
     socket: StdStream,
     peer: SocketAddr,
+    scheme: Scheme,
     place: Place,
+    admitted: Admitted,
 }
 
 impl Workers {
@@ -87,19 +90,25 @@ impl Workers {
 /// Accepts until the word to drain, but for the times when an operator wants
 /// connections refused. What waits in the backlog is taken first: those
 /// clients have connected, and not listening any more would reset them.
-pub(super) async fn accept(worker: Rc<Worker>, mut listener: StdListener) {
+pub(super) async fn accept(worker: Rc<Worker>, listener: Listener) {
+    let Listener {
+        socket: mut listener,
+        scheme,
+    } = listener;
     let mut accepts = worker.control.follow_accepting();
     loop {
         let Ok(live) = TcpListener::from_std(listener) else {
             return;
         };
-        worker.accept_while_wanted(&live, &mut accepts).await;
+        worker
+            .accept_while_wanted(&live, scheme, &mut accepts)
+            .await;
         // Anew after each pause: the runtime would take this one for closed.
         let Ok(still) = live.into_std() else {
             return;
         };
         listener = still;
-        worker.empty_backlog(&listener);
+        worker.empty_backlog(&listener, scheme);
         if worker.draining.is_cancelled() {
             return;
         }
@@ -133,6 +142,7 @@ impl Worker {
     async fn accept_while_wanted(
         self: &Rc<Self>,
         listener: &TcpListener,
+        scheme: Scheme,
         accepts: &mut watch::Receiver<bool>,
     ) {
         // Made once: to make them means to take locks that workers share.
@@ -143,26 +153,36 @@ impl Worker {
                 biased;
                 () = &mut draining => return,
                 _ = &mut pausing => return,
-                (socket, peer) = net::accept(listener) => self.serve_or_hand_over(socket, peer),
+                (socket, peer, admitted) = self.admission.accept(listener) => {
+                    self.serve_or_hand_over(socket, peer, scheme, admitted);
+                }
             }
         }
     }
 
-    /// Serves the clients that have connected and not been accepted yet. None
-    /// is handed over: the other workers may be about to end.
-    fn empty_backlog(self: &Rc<Self>, listener: &StdListener) {
-        while let Some((socket, peer)) = net::accept_now(listener) {
-            self.register(socket, peer, self.workers.loads.take(self.index));
+    /// Serves the clients that have connected and not been accepted yet, as far
+    /// as there may be more. None is handed over: the other workers may be about to end.
+    fn empty_backlog(self: &Rc<Self>, listener: &StdListener, scheme: Scheme) {
+        while let Some((socket, peer, admitted)) = self.admission.accept_now(listener) {
+            let place = self.workers.loads.take(self.index);
+            self.register(socket, peer, scheme, place, admitted);
         }
     }
 
     /// Serves a connection, or hands it to a worker that has fewer.
-    fn serve_or_hand_over(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+    fn serve_or_hand_over(
+        self: &Rc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        scheme: Scheme,
+        admitted: Admitted,
+    ) {
         let Workers { loads, ways } = &self.workers;
         let chosen = loads.choose(self.index);
         let way = ways.get(chosen).filter(|_| chosen != self.index);
         let Some(way) = way else {
-            return self.begin(socket, peer, loads.take(self.index));
+            let place = loads.take(self.index);
+            return self.begin(socket, peer, scheme, place, admitted);
         };
         let Ok(socket) = socket.into_std() else {
             return;
@@ -171,23 +191,44 @@ impl Worker {
         let sent = way.try_send(HandedOver {
             socket,
             peer,
+            scheme,
             place,
+            admitted,
         });
         if let Err(kept) = sent {
             // It ends, or has more on their way than it takes.
-            let HandedOver { socket, peer, .. } = kept.into_inner();
-            self.register(socket, peer, loads.take(self.index));
+            let HandedOver {
+                socket,
+                peer,
+                admitted,
+                ..
+            } = kept.into_inner();
+            self.register(socket, peer, scheme, loads.take(self.index), admitted);
         }
     }
 
     fn serve_handed_over(self: &Rc<Self>, connection: HandedOver) {
-        self.register(connection.socket, connection.peer, connection.place);
+        let HandedOver {
+            socket,
+            peer,
+            scheme,
+            place,
+            admitted,
+        } = connection;
+        self.register(socket, peer, scheme, place, admitted);
     }
 
     /// Serves a connection that the runtime does not know yet.
-    fn register(self: &Rc<Self>, socket: StdStream, peer: SocketAddr, place: Place) {
+    fn register(
+        self: &Rc<Self>,
+        socket: StdStream,
+        peer: SocketAddr,
+        scheme: Scheme,
+        place: Place,
+        admitted: Admitted,
+    ) {
         if let Ok(socket) = TcpStream::from_std(socket) {
-            self.begin(socket, peer, place);
+            self.begin(socket, peer, scheme, place, admitted);
         }
     }
 }
@@ -207,7 +248,7 @@ mod tests {
     use crate::{
         balance::Algorithm,
         pool::{Writer, state::State},
-        proxy::{Control, Settings, Shared, Timeouts},
+        proxy::{Control, Limits, Policy, Settings, Shared, Timeouts},
     };
 
     const LONG: Duration = Duration::from_secs(10);
@@ -220,11 +261,17 @@ mod tests {
             backend: "nodes".into(),
             balance: Algorithm::default(),
             cookie: None,
+            compression: Vec::new(),
+            forwarded: Policy::default(),
+            accept_proxy: vec![],
             retries: 0,
             explain: false,
             observe: false,
+            redirect_https: None,
+            hsts: None,
             timeouts: Timeouts {
                 connect: LONG,
+                queue: LONG,
                 client: LONG,
                 server: LONG,
                 http_request: LONG,
@@ -242,6 +289,9 @@ mod tests {
             ending: Arc::default(),
             draining: CancellationToken::new(),
             control: Control::default(),
+            limits: Limits::none(),
+            tls: None,
+            connector: crate::tls::Connector::new(None, true).unwrap(),
         }
     }
 
@@ -283,7 +333,9 @@ mod tests {
                 let there = self.listener.local_addr().unwrap();
                 self.clients.push(TcpStream::connect(there).await.unwrap());
                 let (socket, peer) = self.listener.accept().await.unwrap();
-                self.busy.serve_or_hand_over(socket, peer);
+                let admitted = self.busy.admission.enter().unwrap();
+                let busy = &self.busy;
+                busy.serve_or_hand_over(socket, peer, Scheme::Http, admitted);
             }
         }
 

@@ -4,13 +4,16 @@ use std::{
     borrow::Cow,
     cell::Cell,
     future::poll_fn,
+    io,
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use super::{
     buffer::{Buffer, SMALL},
+    compress::Compressor,
     heads,
     pieces::{self, Taker},
 };
@@ -131,8 +134,17 @@ impl Body {
         }
     }
 
+    /// Takes out the piece at the beginning of what is there.
+    pub(super) fn take_out(&mut self, input: &mut Buffer) -> Result<Bytes, chunked::Malformed> {
+        let piece = self.take(input)?;
+        let there = input.filled().get(..piece.data).unwrap_or_default();
+        let data = Bytes::copy_from_slice(there);
+        input.consume(piece.taken);
+        Ok(data)
+    }
+
     /// Whether the end of the connection is its end.
-    fn ends_with_connection(&self) -> bool {
+    pub(super) fn ends_with_connection(&self) -> bool {
         matches!(self.rest, Rest::UntilClose)
     }
 
@@ -141,7 +153,8 @@ impl Body {
         matches!(self.rest, Rest::Exact(left) if left > SMALL as u64)
     }
 
-    fn trailers(&self) -> &[u8] {
+    /// The trailers that came, once it is over.
+    pub(super) fn trailers(&self) -> &[u8] {
         match &self.rest {
             Rest::Chunks(decoder) => decoder.trailers(),
             Rest::Exact(_) | Rest::UntilClose => &[],
@@ -192,6 +205,8 @@ pub(super) struct Relay<'a, W> {
     pub(super) count: &'a Cell<u64>,
     /// Who gets it.
     pub(super) taker: Taker<'a>,
+    /// What it goes through on its way, if anything; it is in chunks then.
+    pub(super) compressor: Option<Compressor>,
 }
 
 impl<W: AsyncWrite + Unpin> Relay<'_, W> {
@@ -215,20 +230,40 @@ impl<W: AsyncWrite + Unpin> Relay<'_, W> {
             if comes_in_bulk || self.body.is_large() {
                 self.input.enlarge();
             }
-            let input = &mut *self.input;
-            if poll_fn(|cx| read(cx, input)).await? == 0 {
+            if self.next(&mut read).await? == 0 {
                 return self.end_with_connection().await;
             }
             comes_in_bulk = self.input.is_full();
         }
     }
 
+    /// Reads more. Before it has to wait for that, the receiver gets what is
+    /// still in the compressor.
+    async fn next(
+        &mut self,
+        read: &mut impl FnMut(&mut Context<'_>, &mut Buffer) -> Poll<Result<usize, Broken>>,
+    ) -> Result<usize, Broken> {
+        if self.compressor.as_ref().is_some_and(Compressor::holds) {
+            let input = &mut *self.input;
+            if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(read(cx, input))).await {
+                return read;
+            }
+            let flushed = self.compressor.as_mut().map(Compressor::flush);
+            self.write_compressed(flushed.transpose()).await?;
+        }
+        let input = &mut *self.input;
+        poll_fn(|cx| read(cx, input)).await
+    }
+
     async fn pass_on(&mut self) -> Result<(), Broken> {
-        if self.body.over {
+        if self.body.over && self.compressor.is_none() {
             return self.write(0, b"").await;
         }
         self.body.torn = true;
         let piece = self.body.take(self.input).map_err(|_| Broken::Malformed)?;
+        if self.compressor.is_some() {
+            return self.pass_on_compressed(piece).await;
+        }
         let behind = self.behind(piece);
         if self.framing != Framing::Plain && piece.data > 0 {
             let mut line = [0; SIZE_LINE];
@@ -238,6 +273,42 @@ impl<W: AsyncWrite + Unpin> Relay<'_, W> {
         self.write(piece.data, &behind).await?;
         self.input.consume(piece.taken);
         self.body.torn = false;
+        Ok(())
+    }
+
+    async fn pass_on_compressed(&mut self, piece: Piece) -> Result<(), Broken> {
+        let data = self.input.filled().get(..piece.data).unwrap_or_default();
+        let out = self.compressor.as_mut().map(|through| through.write(data));
+        self.input.consume(piece.taken);
+        self.body.torn = false;
+        self.write_compressed(out.transpose()).await?;
+        if self.body.over {
+            self.finish_compressed().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the compressor still has, and the end.
+    async fn finish_compressed(&mut self) -> Result<(), Broken> {
+        let rest = self.compressor.take().map(Compressor::finish);
+        self.write_compressed(rest.transpose()).await?;
+        let end = self.behind(Piece { data: 0, taken: 0 });
+        self.write(0, &end).await
+    }
+
+    /// Sends what has come out of the compressor, if anything has.
+    async fn write_compressed(&mut self, out: io::Result<Option<Vec<u8>>>) -> Result<(), Broken> {
+        // It writes to memory, which does not fail.
+        let out = out.ok().flatten().unwrap_or_default();
+        if out.is_empty() {
+            return Ok(());
+        }
+        let mut line = [0; SIZE_LINE];
+        self.first
+            .extend_from_slice(chunked::size_line(out.len(), &mut line));
+        let written = pieces::write(self.to, self.first, &out, b"\r\n", self.taker).await;
+        written.map_err(|_| Broken::Receiver)?;
+        self.count.set(self.count.get() + out.len() as u64);
         Ok(())
     }
 
@@ -264,6 +335,9 @@ impl<W: AsyncWrite + Unpin> Relay<'_, W> {
             return Err(Broken::Sender);
         }
         self.body.over = true;
+        if self.compressor.is_some() {
+            return self.finish_compressed().await;
+        }
         if self.framing != Framing::Plain {
             self.first.extend_from_slice(chunked::LAST);
         }
@@ -282,7 +356,6 @@ impl<W: AsyncWrite + Unpin> Relay<'_, W> {
 #[cfg(test)]
 mod tests {
     use std::{
-        io,
         pin::{Pin, pin},
         rc::Rc,
         task::Waker,
@@ -333,6 +406,7 @@ mod tests {
         let long = Duration::from_mins(1);
         let timeouts = Timeouts {
             connect: long,
+            queue: long,
             client: long,
             server: long,
             http_request: long,
@@ -373,6 +447,7 @@ mod tests {
                 first: &mut first,
                 count: &Cell::new(0),
                 taker: Taker::Server(&watch),
+                compressor: None,
             };
             let mut run = pin!(relay.run(|_, _| Poll::Pending));
             run.as_mut().poll(&mut Context::from_waker(Waker::noop()))

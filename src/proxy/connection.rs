@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     future::poll_fn,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     rc::Rc,
     sync::atomic::Ordering::Relaxed,
@@ -14,7 +14,6 @@ use std::{
 use http::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -22,14 +21,22 @@ use super::{
     Worker,
     access_log::{BadRequest, RequestLine},
     buffer::Buffer,
+    compress::{self, Coding},
     control::Talk,
     error::Error,
-    heads::{self, ForServer, Origin},
+    forwarded::{self, Origin},
+    heads::{self, ForServer},
+    http2, redirect,
     service::{self, After},
+    stream::Stream,
     upgrade::{Limits, Tunnel},
     watch::{Expired, Watch},
 };
-use crate::http1::{Length, Request, Version};
+use crate::{
+    cidr::any_contains,
+    http1::{Known, Length, Request, Version},
+    proxy_protocol::Header,
+};
 
 /// How long a closed connection is read on, so that a client that is still
 /// sending sees our answer and not a reset (RFC 9112 §9.6).
@@ -37,15 +44,28 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// How long a connection that has asked nothing yet may still begin to, once
 /// the word to drain is given: its client has just connected, or never asks.
-const LAST_CHANCE: Duration = Duration::from_secs(1);
+pub(super) const LAST_CHANCE: Duration = Duration::from_secs(1);
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Guest {
+    /// The client's address.
+    pub(super) peer: SocketAddr,
+    /// It speaks HTTP/2, and this is one of its streams.
+    pub(super) http2: bool,
+    /// What servers are told of it.
+    pub(super) origin: Rc<Origin>,
+}
 
 /// A client connection, as its requests see it.
 #[derive(Debug)]
 pub(super) struct Client {
     /// The client's address.
     pub(super) peer: SocketAddr,
+    /// It speaks HTTP/2, and this is one of its streams.
+    pub(super) http2: bool,
     /// What servers are told of it.
-    origin: Origin,
+    origin: Rc<Origin>,
     /// What the connection waits for.
     pub(super) watch: Watch,
     /// What operators see of it.
@@ -54,13 +74,15 @@ pub(super) struct Client {
     pub(super) body_bytes: Cell<u64>,
     /// The present request is the last one: the word to drain was given.
     last: Cell<bool>,
+    /// A request has come.
+    asked: Cell<bool>,
 }
 
 /// The client's end of the connection.
 #[derive(Debug)]
 pub(super) struct Wire {
-    /// The socket.
-    pub(super) socket: TcpStream,
+    /// The connection.
+    pub(super) stream: Stream,
     /// What was read of the request's body, and what the client has sent
     /// ahead.
     pub(super) input: Buffer,
@@ -73,6 +95,8 @@ pub(super) struct Asked {
     pub(super) method: Method,
     /// Its version.
     pub(super) version: Version,
+    /// Where it is to be asked again, over TLS.
+    pub(super) redirect: Option<Box<str>>,
     /// Its head for servers.
     pub(super) head: Vec<u8>,
     /// The value of its sticky cookie.
@@ -83,6 +107,10 @@ pub(super) struct Asked {
     pub(super) expects_continue: bool,
     /// Whether it takes trailers.
     pub(super) takes_trailers: bool,
+    /// Whose it is to limits that hold for each source.
+    pub(super) source: IpAddr,
+    /// How its response may be compressed.
+    pub(super) coding: Option<Coding>,
     /// Whether it asks to switch protocols.
     pub(super) upgrade: bool,
     /// Its first line, for the log.
@@ -101,31 +129,35 @@ enum End {
     Gone,
     /// It carries another protocol from here on.
     Tunnel(Box<Tunnel>),
+    /// Its client speaks HTTP/2.
+    Http2,
     /// It waited too long.
     Expired(Expired),
 }
 
-/// Serves requests on a connection until its end.
-pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>) {
-    let _known = Known(&worker, &talk);
-    let peer = talk.peer();
-    let Ok(local) = socket.local_addr() else {
-        return;
-    };
-    let _open = Open::count(&worker);
+/// Serves requests on a connection until its end. Gives it back where the
+/// client turns out to speak HTTP/2, with what was read of it.
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    stream: Stream,
+    guest: Guest,
+    talk: &Rc<Talk>,
+) -> Option<(Stream, Buffer)> {
     let client = Rc::new(Client {
-        peer,
-        origin: Origin::new(peer, local),
+        peer: guest.peer,
+        http2: guest.http2,
+        origin: guest.origin,
         watch: Watch::new(&worker.timeouts, Instant::now()),
-        talk: Rc::clone(&talk),
+        talk: Rc::clone(talk),
         body_bytes: Cell::new(0),
         last: Cell::new(false),
+        asked: Cell::new(false),
     });
     let mut wire = Wire {
-        socket,
+        stream,
         input: Buffer::new(&worker.buffers),
     };
-    let end = drive(&worker, &client, &mut wire).await;
+    let end = drive(worker, &client, &mut wire).await;
     // What comes last is behind a pointer: a connection is idle for longer.
     match end {
         End::Tunnel(tunnel) => {
@@ -133,14 +165,16 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, talk: Rc<Talk>)
                 idle: worker.timeouts.tunnel,
                 half_closed: worker.timeouts.client,
             };
-            Box::pin(tunnel.run((wire.socket, wire.input), limits)).await;
+            Box::pin(tunnel.run((wire.stream, wire.input), limits)).await;
         }
+        End::Http2 => return Some((wire.stream, wire.input)),
         End::Gone | End::Expired(Expired::Client) => {}
         End::Closed | End::Expired(_) => {
             let words = worker.last_words(&client, &end, &wire);
-            Box::pin(say_goodbye(wire.socket, words)).await;
+            Box::pin(say_goodbye(wire.stream, words)).await;
         }
     }
+    None
 }
 
 /// Polls the connection and its one timer.
@@ -213,6 +247,7 @@ async fn requests(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> 
             After::Close => return End::Closed,
             After::Gone => return End::Gone,
             After::Tunnel(tunnel) => return End::Tunnel(tunnel),
+            After::Http2 => return End::Http2,
         }
     }
 }
@@ -229,6 +264,8 @@ enum Next {
     BrokenOff,
     /// Nothing was asked, and nothing more is to be.
     Draining,
+    /// The preface of HTTP/2.
+    Http2,
 }
 
 impl Next {
@@ -264,6 +301,7 @@ async fn respond(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire, next
             After::Gone
         }
         Next::Draining => After::Close,
+        Next::Http2 => After::Http2,
     }
 }
 
@@ -281,6 +319,7 @@ async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
             match read {
                 Ok(Some(Ok(asked))) => {
                     wire.input.consume(asked.size);
+                    client.asked.set(true);
                     return Next::Asked(asked);
                 }
                 Ok(Some(Err(refused))) => {
@@ -288,6 +327,11 @@ async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
                     return Next::Refused(refused);
                 }
                 Ok(None) => {}
+                Err(_) if begins_http2(there, client) => {
+                    if there.len() >= http2::PREFACE.len() {
+                        return Next::Http2;
+                    }
+                }
                 Err(malformed) => return Next::refused(malformed.into()),
             }
         }
@@ -295,12 +339,13 @@ async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
         if wire.input.is_full() {
             return Next::refused(too_large(wire.input.filled()));
         }
-        let Wire { socket, input } = &mut *wire;
+        let Wire { stream, input } = &mut *wire;
+        let (mut from, _) = stream.split();
         let read = poll_fn(|cx| {
             if client.last.get() && input.is_empty() {
                 return Poll::Ready(None);
             }
-            Poll::Ready(Some(ready!(input.poll_fill(socket, cx))))
+            Poll::Ready(Some(ready!(input.poll_fill(&mut from, cx))))
         });
         match read.await {
             None => return Next::Draining,
@@ -317,6 +362,13 @@ fn skip_empty_lines(input: &mut Buffer) {
     while input.filled().starts_with(b"\r\n") {
         input.consume(2);
     }
+}
+
+/// Whether it is what HTTP/2 begins with, as far as it is there: with prior
+/// knowledge, or because TLS has agreed on it (RFC 9113 §3.2 and §3.3).
+fn begins_http2(there: &[u8], client: &Client) -> bool {
+    let common = there.len().min(http2::PREFACE.len());
+    client.has_asked_nothing() && there.get(..common) == http2::PREFACE.get(..common)
 }
 
 /// Whether a head may be complete with what stands behind `seen` bytes of it.
@@ -337,7 +389,10 @@ fn too_large(head: &[u8]) -> Error {
 impl Worker {
     /// Makes a request ready for servers, unless it is to be refused.
     fn prepare(&self, client: &Client, request: &Request<'_, '_>) -> Result<Asked, Refused> {
-        let line = self.access_log.is_some().then(|| RequestLine::new(request));
+        let line = self
+            .access_log
+            .is_some()
+            .then(|| RequestLine::new(request, client.http2));
         if let Some(error) = objection(request) {
             return Err(Refused {
                 error,
@@ -346,20 +401,54 @@ impl Worker {
             });
         }
         let sticky = self.settings.cookie.as_deref();
+        let https = self.settings.redirect_https;
+        let redirect = https.filter(|_| !client.origin.was_asked_securely(request));
+        let redirect = redirect.map(|port| redirect::location(request, &client.origin, port));
         let ForServer { head, cookie } = heads::for_server(request, &client.origin, sticky);
         Ok(Asked {
             method: request.method.clone(),
             version: request.version,
+            redirect,
             head,
             cookie,
             length: request.length,
             expects_continue: request.expects_continue && request.version == Version::Http11,
-            takes_trailers: request.takes_trailers,
+            // A reader of HTTP/2 takes them, whether it says so or not.
+            takes_trailers: request.takes_trailers || client.http2,
+            source: self.source(client, request),
+            coding: self.coding(request),
             upgrade: request.upgrade.is_some(),
             line,
             size: request.size,
             keeps_alive: request.keeps_alive(),
         })
+    }
+
+    /// Whose a request is: the client's, or where that is a proxy that is
+    /// trusted, whose it says it is. Looked for only where it matters.
+    fn source(&self, client: &Client, request: &Request<'_, '_>) -> IpAddr {
+        let (peer, trusted) = (client.peer.ip(), &self.settings.forwarded.trusted);
+        if self.rate_limit.is_none() || !any_contains(trusted, peer) {
+            return peer;
+        }
+        let said: Vec<&[u8]> = request.fields.values(Known::XForwardedFor).collect();
+        forwarded::source(peer, said.into_iter(), trusted)
+    }
+
+    /// How a response may be compressed, if it may.
+    fn coding(&self, request: &Request<'_, '_>) -> Option<Coding> {
+        let offered = self.settings.compression.as_slice();
+        if offered.is_empty() {
+            return None;
+        }
+        let accepts = request
+            .fields
+            .iter()
+            .filter(|(_, field)| field.name.eq_ignore_ascii_case("accept-encoding"));
+        let values: Vec<&str> = accepts
+            .filter_map(|(_, field)| std::str::from_utf8(field.value).ok())
+            .collect();
+        compress::choose(offered, &values.join(","))
     }
 
     /// What a client is told whose connection ends before its time.
@@ -433,10 +522,27 @@ async fn refuse(worker: &Worker, client: &Client, wire: &mut Wire, refused: Refu
     let words = error.last_words();
     let read = size + wire.input.filled().len();
     worker.log_refusal(client, line, error, read, words.len());
-    timeout(LINGER, wire.socket.write_all(&words)).await.ok();
+    let (_, mut to) = wire.stream.split();
+    timeout(LINGER, to.write_all(&words)).await.ok();
 }
 
 impl Client {
+    /// Whether its first request is yet to come.
+    fn has_asked_nothing(&self) -> bool {
+        !self.http2 && !self.asked.get()
+    }
+
+    /// What a server is told of it before anything else (`send-proxy`).
+    pub(super) fn introduction(&self) -> Header {
+        Header::proxied(self.peer, self.origin.local())
+    }
+
+    /// How the client is to ask from now on, where it may be told.
+    pub(super) fn hsts<'a>(&self, worker: &'a Worker) -> Option<&'a str> {
+        let hsts = worker.settings.hsts.as_deref();
+        hsts.filter(|_| self.origin.is_secure())
+    }
+
     /// Whether the client may ask again once this request is answered.
     pub(super) fn may_ask_again(&self, worker: &Worker, asked: &Asked) -> bool {
         // Looked up as late as can be: the end may have come near meanwhile.
@@ -445,41 +551,15 @@ impl Client {
 }
 
 /// Says `words` and goodbye, then reads what the client still sends.
-async fn say_goodbye(mut socket: TcpStream, words: Vec<u8>) {
+async fn say_goodbye(mut stream: Stream, words: Vec<u8>) {
+    let (mut from, mut to) = stream.split();
     let goodbye = async {
         // The client may be gone; there is nobody else to tell.
-        if socket.write_all(&words).await.is_err() || socket.shutdown().await.is_err() {
+        if to.write_all(&words).await.is_err() || to.shutdown().await.is_err() {
             return;
         }
         let mut rest = vec![0; 4096];
-        while matches!(socket.read(&mut rest).await, Ok(read) if read > 0) {}
+        while matches!(from.read(&mut rest).await, Ok(read) if read > 0) {}
     };
     timeout(LINGER, goodbye).await.ok();
-}
-
-/// Has the worker know a connection for as long as it is open.
-struct Known<'a>(&'a Worker, &'a Talk);
-
-impl Drop for Known<'_> {
-    fn drop(&mut self) {
-        self.0.known.forget(self.1);
-    }
-}
-
-/// Counts a connection for as long as it is open.
-struct Open<'a>(&'a Worker);
-
-impl<'a> Open<'a> {
-    fn count(worker: &'a Worker) -> Self {
-        let frontend = &worker.ledger.shared().frontend;
-        frontend.connections_total.inc();
-        frontend.connections.inc();
-        Self(worker)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.ledger.shared().frontend.connections.dec();
-    }
 }

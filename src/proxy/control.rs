@@ -178,7 +178,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Talk {
     id: u64,
-    peer: SocketAddr,
+    peer: Cell<SocketAddr>,
     request_since: Cell<Option<Instant>>,
     server: Cell<Option<Life>>,
     ended_by_operator: Cell<bool>,
@@ -188,7 +188,7 @@ impl Talk {
     pub(super) fn new(control: &Control, peer: SocketAddr) -> Rc<Self> {
         Rc::new(Self {
             id: control.next_id.fetch_add(1, Relaxed) + 1,
-            peer,
+            peer: Cell::new(peer),
             request_since: Cell::new(None),
             server: Cell::new(None),
             ended_by_operator: Cell::new(false),
@@ -197,7 +197,12 @@ impl Talk {
 
     /// The client.
     pub(super) fn peer(&self) -> SocketAddr {
-        self.peer
+        self.peer.get()
+    }
+
+    /// It has said on whose behalf it is there.
+    pub(super) fn introduce(&self, peer: SocketAddr) {
+        self.peer.set(peer);
     }
 
     /// A request began.
@@ -224,7 +229,7 @@ impl Talk {
     fn session(&self) -> Option<Session> {
         Some(Session {
             id: self.id,
-            peer: self.peer,
+            peer: self.peer.get(),
             server: self.server.get(),
             since: self.request_since.get()?,
         })

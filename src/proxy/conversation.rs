@@ -18,6 +18,7 @@ use super::{
     Worker,
     body::{Body, Broken, Framing, Relay},
     buffer::Buffer,
+    compress::{self, Coded, Coding, Compressor},
     connection::{Asked, Client, Wire},
     error::{Error, Termination},
     exchange::{Affinity, CookieSent, Exchange},
@@ -105,6 +106,8 @@ struct Answered {
     status: StatusCode,
     length: Length,
     framing: Framing,
+    /// How it is compressed, if it is.
+    coding: Option<Coding>,
     /// Bytes of its head, as it came.
     received: usize,
     /// Whether the server takes another request.
@@ -161,8 +164,8 @@ impl Conversation<'_> {
         repeatable: bool,
     ) -> Result<(Answered, bool), Silence> {
         let (server, connect_time) = (Arc::clone(lease.server()), lease.connect_time());
-        let (socket, answer, wait) = lease.parts();
-        let (mut server_in, mut server_out) = socket.split();
+        let (stream, answer, wait) = lease.parts();
+        let (mut server_in, mut server_out) = stream.split();
         let watch = &self.client.watch;
         let patience = Patience { wait, watch };
         self.exchange.connected(connect_time);
@@ -171,7 +174,7 @@ impl Conversation<'_> {
         self.send_head(&mut server_out, &patience).await?;
         let invited = self.invite().await?;
 
-        let (mut client_in, mut client_out) = self.wire.socket.split();
+        let (mut client_in, mut client_out) = self.wire.stream.split();
         let upload = Cell::new(Upload::new(self.body));
         let mut nothing = Vec::new();
         let relay = Relay {
@@ -185,6 +188,7 @@ impl Conversation<'_> {
             first: &mut nothing,
             count: &self.client.body_bytes,
             taker: Taker::Server(watch),
+            compressor: None,
         };
         let mut client = pin!(listen(relay, &mut client_in, watch, &upload));
         let mut out = Vec::new();
@@ -210,8 +214,13 @@ impl Conversation<'_> {
         let exchange = &mut *self.exchange;
         exchange.responded(answered.status, watch.now() - sent_at);
         exchange.begin_response(out.len() as u64, answered.received as u64);
-        let switches = answered.status == StatusCode::SWITCHING_PROTOCOLS;
 
+        let compressor = answered.coding.map(|coding| {
+            let compressor = Compressor::new(coding, &self.worker.ledger);
+            // It can fail for want of memory alone.
+            compressor.map_err(|_| FailureKind::Exhausted)
+        });
+        let compressor = compressor.transpose()?;
         let mut body = Body::new(answered.length);
         let mut relay = Relay {
             body: &mut body,
@@ -221,42 +230,13 @@ impl Conversation<'_> {
             first: &mut out,
             count: exchange.body_bytes_out(),
             taker: Taker::Client(watch),
+            compressor,
         };
         let download = relay.run(|cx, input| read_body(&mut server_in, input, watch, cx));
-        let mut download = pin!(download);
-        let mut downloaded = false;
-        let both = poll_fn(|cx| {
-            if !downloaded {
-                downloaded = is_done(download.as_mut().poll(cx))?;
-            }
-            // A server that answers early may still read the rest of the
-            // request, and then takes another.
-            if downloaded {
-                let over = match upload.get() {
-                    Upload::Done | Upload::Refused => true,
-                    Upload::Going => !answered.server_keeps || switches || watch.server_expired(),
-                };
-                if over {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            let heard = client.as_mut().poll(cx);
-            if downloaded && heard.is_pending() {
-                if upload.get() != Upload::Going {
-                    return Poll::Ready(Ok(()));
-                }
-                watch.wait_for_server();
-            }
-            heard.map(|_| Err(Broken::Receiver))
-        });
-        match both.await {
+        let download = pin!(download);
+        match both_ways(download, &mut client, &upload, &answered, watch).await {
             Ok(()) => Ok((answered, upload.get() == Upload::Done)),
-            Err(broken) => Err(Stop::BrokenOff(if downloaded {
-                Termination::NORMAL
-            } else {
-                broken.into()
-            })
-            .into()),
+            Err(how) => Err(Stop::BrokenOff(how).into()),
         }
     }
 
@@ -288,6 +268,8 @@ impl Conversation<'_> {
                     _ => return Poll::Ready(Err(Silence::Failed(FailureKind::Broken, sent))),
                 }
             }
+            ready!(patience.poll(cx, |cx| Pin::new(&mut *to).poll_flush(cx)))?
+                .map_err(|_| Silence::Failed(FailureKind::Broken, sent))?;
             Poll::Ready(Ok(()))
         })
         .await?;
@@ -305,8 +287,9 @@ impl Conversation<'_> {
             return Ok(false);
         }
         let mut word = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
-        let (to, watch) = (&mut self.wire.socket, Taker::Client(&self.client.watch));
-        let written = pieces::write(to, &mut word, b"", b"", watch).await;
+        let (_, mut to) = self.wire.stream.split();
+        let watch = Taker::Client(&self.client.watch);
+        let written = pieces::write(&mut to, &mut word, b"", b"", watch).await;
         written.map(|()| true).map_err(|_| Stop::ClientGone)
     }
 }
@@ -403,6 +386,20 @@ impl ForThisRequest<'_> {
         found.transpose()
     }
 
+    /// What becomes of the response's content.
+    fn coded(&self, response: &Response<'_, '_>) -> Coded {
+        let offered = !self.worker.settings.compression.is_empty();
+        let asked = self.asked;
+        if !offered || asked.version == Version::Http10 {
+            return Coded::AsItIs;
+        }
+        match asked.coding {
+            _ if !compress::is_worth_it(response, &asked.method) => Coded::AsItIs,
+            None => Coded::ForOthers,
+            Some(coding) => Coded::By(coding),
+        }
+    }
+
     fn write(&mut self, response: &Response<'_, '_>, out: &mut Vec<u8>) -> Answered {
         let asked = self.asked;
         let server_keeps = response.keeps_alive();
@@ -414,6 +411,8 @@ impl ForThisRequest<'_> {
             method: &asked.method,
             date: &|| self.worker.date.now(),
             why: None,
+            coded: self.coded(response),
+            hsts: self.client.hsts(self.worker),
         };
         let recoded = for_client.recodes(response.length);
         for_client.keep_alive &=
@@ -439,12 +438,64 @@ impl ForThisRequest<'_> {
             } else {
                 Framing::Plain
             },
+            coding: match for_client.coded {
+                Coded::By(coding) => Some(coding),
+                Coded::AsItIs | Coded::ForOthers => None,
+            },
             received: response.size,
             server_keeps,
             client_keeps: for_client.keep_alive,
             said,
         }
     }
+}
+
+/// Polls the response on its way to the client, and the rest of the request on
+/// its way to the server. An error says how the response ended before its time.
+async fn both_ways<D, L>(
+    mut download: Pin<&mut D>,
+    client: &mut Pin<&mut L>,
+    upload: &Cell<Upload>,
+    answered: &Answered,
+    watch: &Watch,
+) -> Result<(), Termination>
+where
+    D: Future<Output = Result<(), Broken>>,
+    L: Future<Output = Heard>,
+{
+    let switches = answered.status == StatusCode::SWITCHING_PROTOCOLS;
+    let mut downloaded = false;
+    poll_fn(|cx| {
+        if !downloaded {
+            downloaded = is_done(download.as_mut().poll(cx))?;
+        }
+        // A server that answers early may still read the rest of the
+        // request, and then takes another.
+        if downloaded {
+            let over = match upload.get() {
+                Upload::Done | Upload::Refused => true,
+                Upload::Going => !answered.server_keeps || switches || watch.server_expired(),
+            };
+            if over {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let heard = client.as_mut().poll(cx);
+        if downloaded && heard.is_pending() {
+            if upload.get() != Upload::Going {
+                return Poll::Ready(Ok(()));
+            }
+            watch.wait_for_server();
+        }
+        heard.map(|_| {
+            Err(if downloaded {
+                Termination::NORMAL
+            } else {
+                Broken::Receiver.into()
+            })
+        })
+    })
+    .await
 }
 
 /// For how long a server is waited for.

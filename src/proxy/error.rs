@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::heads::push_connection;
+use super::heads::{push_connection, push_hsts};
 use crate::http1::{Malformed, Version};
 
 /// Why a request got no answer from a server.
@@ -11,6 +11,10 @@ pub(super) enum Error {
     /// The request breaks a rule of HTTP that a server might read differently.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
+    /// It came without TLS, and is to come again over it
+    /// (`--http-redirect-https`).
+    #[error("asked without TLS")]
+    NotSecure,
     /// The request's head is larger than anybody here would read.
     #[error("request head too large")]
     HeadTooLarge,
@@ -32,12 +36,24 @@ pub(super) enum Error {
     /// The client broke off while it sent its request's body.
     #[error("the client broke off its request")]
     ClientAbort,
+    /// Its source asks more than it may; it may again after so many seconds.
+    #[error("too many requests")]
+    TooManyRequests(u32),
+    /// As many requests wait for a place at a server as may.
+    #[error("the queue is full")]
+    QueueFull,
+    /// It waited for a place at a server for too long.
+    #[error("queue time-out")]
+    QueueTimeout,
     /// No server is there to take the request.
     #[error("no server available")]
     NoServer,
     /// No server accepted a connection.
     #[error("connection refused")]
     ConnectFailed,
+    /// No server could be spoken to over TLS.
+    #[error("TLS handshake failed")]
+    HandshakeFailed,
     /// No server accepted a connection in time.
     #[error("connect time-out")]
     ConnectTimeout,
@@ -63,15 +79,21 @@ impl Error {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::ClientAbort => StatusCode::BAD_REQUEST,
+            Self::NotSecure => StatusCode::PERMANENT_REDIRECT,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownCoding => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoServer | Self::ConnectFailed | Self::ConnectTimeout | Self::Exhausted => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::QueueFull
+            | Self::QueueTimeout
+            | Self::NoServer
+            | Self::ConnectFailed
+            | Self::HandshakeFailed
+            | Self::ConnectTimeout
+            | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Self::ServerAbort | Self::BadResponse | Self::ServerLost => StatusCode::BAD_GATEWAY,
             Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -86,10 +108,14 @@ impl Error {
             | Self::TargetTooLong
             | Self::MethodNotAllowed
             | Self::UnknownCoding
-            | Self::PayloadTooLarge => *b"PR",
+            | Self::PayloadTooLarge
+            | Self::TooManyRequests(_) => *b"PR",
+            Self::NotSecure => *b"LR",
             Self::RequestTimeout => *b"cR",
             Self::ClientAbort => *b"CD",
-            Self::NoServer | Self::ConnectFailed => *b"SC",
+            Self::QueueFull => *b"SQ",
+            Self::QueueTimeout => *b"sQ",
+            Self::NoServer | Self::ConnectFailed | Self::HandshakeFailed => *b"SC",
             Self::ConnectTimeout => *b"sC",
             Self::Exhausted => *b"RC",
             Self::ServerAbort => *b"SH",
@@ -115,6 +141,15 @@ impl Error {
             let allowed = "allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
             answer.extend_from_slice(allowed.as_bytes());
         }
+        if let Some(seconds) = self.retry_after() {
+            answer.extend_from_slice(format!("retry-after: {seconds}\r\n").as_bytes());
+        }
+        if let Some(location) = to.location {
+            answer.extend_from_slice(format!("location: {location}\r\n").as_bytes());
+        }
+        if let Some(hsts) = to.hsts {
+            push_hsts(answer, hsts);
+        }
         if let Some(why) = to.why {
             answer.extend_from_slice(format!("x-lb-why: {why}\r\n").as_bytes());
         }
@@ -137,7 +172,17 @@ impl Error {
     /// Whether what follows on the connection can no longer be trusted to be
     /// the beginning of a request.
     pub(super) fn ends_connection(self) -> bool {
-        self.status().is_client_error()
+        self.status().is_client_error() && !matches!(self, Self::TooManyRequests(_))
+    }
+
+    /// After how many seconds the client may try again, where there was simply
+    /// too much to do (RFC 9110 §10.2.3).
+    fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::TooManyRequests(seconds) => Some(seconds),
+            Self::QueueFull | Self::QueueTimeout | Self::Exhausted => Some(1),
+            _ => None,
+        }
     }
 }
 
@@ -162,6 +207,10 @@ pub(super) struct Asker<'a> {
     pub(super) keep_alive: bool,
     /// Why the request went where it went (`--explain`).
     pub(super) why: Option<&'a str>,
+    /// Where to ask again.
+    pub(super) location: Option<&'a str>,
+    /// How its client is to ask from now on (`--hsts`).
+    pub(super) hsts: Option<&'a str>,
 }
 
 impl Asker<'_> {
@@ -171,6 +220,8 @@ impl Asker<'_> {
             head_only: false,
             keep_alive: false,
             why: None,
+            location: None,
+            hsts: None,
         }
     }
 }
@@ -230,12 +281,16 @@ fn reason(status: StatusCode) -> &'static str {
 
 fn body(status: StatusCode) -> String {
     let text = match status {
+        StatusCode::PERMANENT_REDIRECT => "This is given over HTTPS.",
         StatusCode::BAD_REQUEST => "Your browser sent an invalid request.",
         StatusCode::METHOD_NOT_ALLOWED => {
             "A request was made of a resource using a request method not supported by that resource"
         }
         StatusCode::REQUEST_TIMEOUT => "Your browser didn't send a complete request in time.",
         StatusCode::PAYLOAD_TOO_LARGE => "The request entity exceeds the maximum allowed.",
+        StatusCode::TOO_MANY_REQUESTS => {
+            "You have sent too many requests in a given amount of time."
+        }
         StatusCode::UNPROCESSABLE_ENTITY => "The request's transfer coding is not supported.",
         StatusCode::BAD_GATEWAY => "The server returned an invalid or incomplete response.",
         StatusCode::SERVICE_UNAVAILABLE => "No server is available to handle this request.",
@@ -278,6 +333,8 @@ mod tests {
                 head_only,
                 keep_alive,
                 why: Some("because"),
+                location: None,
+                hsts: None,
             };
             let head = Error::RequestTimeout.write(&mut answer, &asker);
             let answer = String::from_utf8(answer).unwrap();

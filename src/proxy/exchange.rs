@@ -17,6 +17,7 @@ use super::{
     connection::{Asked, Client},
     error::{Error, Termination},
     explain::Why,
+    places::Place,
 };
 use crate::{
     counters::{OwnCounter, Traffic},
@@ -62,6 +63,10 @@ pub(super) struct Exchange {
     /// For the log, where there is one.
     line: Option<RequestLine>,
     server: Option<Arc<Server>>,
+    /// Its place there, where a server takes only so many requests at a time.
+    place: Option<Place>,
+    /// Who waited before it, in the queues of the server and of the backend.
+    behind: (u32, u32),
     affinity: Affinity,
     cookie_sent: CookieSent,
     why: Option<Box<Why>>,
@@ -96,6 +101,9 @@ impl Exchange {
         let head_since = client.watch.begin_exchange(begun);
         client.talk.begin(begun);
         worker.ledger.all().traffic.requests.inc();
+        if client.http2 {
+            worker.ledger.all().http2_requests.inc();
+        }
         worker.ledger.shared().backend.active.inc();
         let (received, sent) = (asked.size as u64, asked.head.len() as u64);
         Box::new(Self {
@@ -106,6 +114,8 @@ impl Exchange {
             head_time: begun - head_since,
             line: asked.line.take(),
             server: None,
+            place: None,
+            behind: (0, 0),
             affinity: Affinity::Off,
             cookie_sent: CookieSent::None,
             why: None,
@@ -150,6 +160,23 @@ impl Exchange {
             self.count_at(server, |traffic| &traffic.balanced);
         }
         self.server = Some(Arc::clone(server));
+    }
+
+    /// It has a place at the server that it goes to, until its end.
+    pub(super) fn hold(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
+    /// It goes elsewhere: its place is free.
+    pub(super) fn leave_place(&mut self) {
+        self.place = None;
+    }
+
+    /// It waits for a place, behind so many in the server's queue and in the
+    /// backend's.
+    pub(super) fn waits_behind(&mut self, at_server: u32, at_backend: u32) {
+        self.behind.0 += at_server;
+        self.behind.1 += at_backend;
     }
 
     /// What its cookie turned out to be.
@@ -332,6 +359,8 @@ impl Exchange {
                 frontend: connections,
                 backend: totals.backend.active.get(),
                 server: server.as_ref().map_or(0, |s| s.live.counters.active.get()),
+                server_queue: self.behind.0,
+                backend_queue: self.behind.1,
             },
             server,
             retries: self.retries,

@@ -157,6 +157,7 @@ mod tests {
                 target: format!("127.0.0.1:{}", 3000 + number),
                 weight: 1,
                 check: None,
+                tags: std::collections::BTreeMap::new(),
             };
             let servers = (1..=servers).map(server).collect();
             let now = Instant::now();

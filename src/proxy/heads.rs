@@ -1,36 +1,24 @@
 //! What a proxy does to a message's head (RFC 9110 §7.6, RFC 9112 §3): the
 //! head that was read is written anew for the other side. Pure.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use super::{
+    compress::{self, Coded},
+    forwarded::Origin,
+};
 use crate::{
     balance::sticky,
-    http1::{Fields, Known, Length, Request, Response, Target, Version},
+    http1::{Field, Fields, Known, Length, Request, Response, Target, Version},
 };
 
-/// What a server is told of the client of a connection: made once, and told
-/// with every request on it.
-#[derive(Debug)]
-pub(super) struct Origin {
-    local: SocketAddr,
-    fields: Box<str>,
-}
+/// Fields that prove a content (RFC 9530, and those before it).
+const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
 
-impl Origin {
-    pub(super) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
-        let address = peer.ip().to_canonical();
-        let port = local.port();
-        let fields = format!(
-            "x-forwarded-for: {address}\r\nx-forwarded-port: {port}\r\nx-forwarded-proto: http\r\n"
-        );
-        Self {
-            local,
-            fields: fields.into(),
-        }
-    }
-}
+/// The field by which clients are told to ask over TLS alone.
+const HSTS: &str = "strict-transport-security";
 
 /// A request's head for servers.
 #[derive(Debug)]
@@ -48,22 +36,19 @@ pub(super) fn for_server(
     origin: &Origin,
     sticky: Option<&str>,
 ) -> ForServer {
-    let mut head = Vec::with_capacity(request.size + origin.fields.len() + 64);
+    let mut head = Vec::with_capacity(request.size + origin.size() + 64);
     let mut cookie = None;
     write_request_line(&mut head, request, origin);
     for (known, field) in request.fields.iter() {
         match known {
-            // RFC 9110 §7.6.1: these end here. The last two are ours to say.
+            // RFC 9110 §7.6.1: these end here.
             Known::Connection
             | Known::KeepAlive
             | Known::ProxyAuthorization
             | Known::ProxyConnection
             | Known::Te
             | Known::TransferEncoding
-            | Known::Upgrade
-            | Known::XForwardedPort
-            | Known::XForwardedProto => {}
-            Known::ContentLength if request.length == Length::Chunked => {}
+            | Known::Upgrade => {}
             // RFC 9112 §3.2.2: the target has said it, whatever this says.
             Known::Host if matches!(request.form, Target::Absolute { .. }) => {}
             Known::Cookie => {
@@ -78,6 +63,18 @@ pub(super) fn for_server(
             // They frame and route the message, and a client that could
             // remove them could make a server read it differently from us.
             Known::Host | Known::ContentLength => push_field(&mut head, field.name, field.value),
+            // Nor does a client remove what a proxy before us says of it.
+            Known::Forwarded
+            | Known::XForwardedFor
+            | Known::XForwardedHost
+            | Known::XForwardedPort
+            | Known::XForwardedProto
+            | Known::XRealIp => {
+                if origin.keeps(known, field.value) {
+                    push_field(&mut head, field.name, field.value);
+                }
+            }
+            _ if origin.drops(field.name) => {}
             _ if request.connection.nominates && is_nominated(field.name, request.fields) => {}
             _ => push_field(&mut head, field.name, field.value),
         }
@@ -94,7 +91,7 @@ pub(super) fn for_server(
         (None, true) => push(&mut head, "connection: te\r\nte: trailers\r\n"),
         (None, false) => {}
     }
-    push(&mut head, &origin.fields);
+    origin.tell(&mut head, request);
     push(&mut head, "\r\n");
     ForServer { head, cookie }
 }
@@ -118,7 +115,7 @@ fn write_request_line(head: &mut Vec<u8>, request: &Request<'_, '_>, origin: &Or
     push(head, " HTTP/1.1\r\n");
     if !request.has_host {
         // HTTP/1.0 need not name a host, and HTTP/1.1 must: what was asked.
-        push_field(head, "host", origin.local.to_string().as_bytes());
+        push_field(head, "host", origin.local().to_string().as_bytes());
     }
 }
 
@@ -136,6 +133,11 @@ pub(super) struct ForClient<'a> {
     pub(super) date: &'a dyn Fn() -> [u8; 29],
     /// Why the request went where it went (`--explain`).
     pub(super) why: Option<&'a str>,
+    /// What becomes of its content.
+    pub(super) coded: Coded,
+    /// How the client is to ask from now on (`--hsts`), over TLS alone
+    /// (RFC 6797 §7.2).
+    pub(super) hsts: Option<&'a str>,
 }
 
 /// What a head said that was for us.
@@ -152,7 +154,7 @@ impl ForClient<'_> {
     /// Appends the head of the response to `head`.
     pub(super) fn write(&self, response: &Response<'_, '_>, head: &mut Vec<u8>) -> Said {
         let mut said = Said::default();
-        let mut has_date = false;
+        let (mut has_date, mut varies) = (false, false);
         let cookie = self.sticky.map(|(name, _)| name);
         head.reserve(response.size + 256);
         write_status_line(head, response);
@@ -166,6 +168,8 @@ impl ForClient<'_> {
                 Known::KeepAlive => said.timeout = keep_alive_timeout(field.value),
                 // RFC 9110 §8.6: there is none.
                 Known::ContentLength if response.status == StatusCode::NO_CONTENT => {}
+                // It is another, and not known yet.
+                Known::ContentLength if self.is_compressed() => {}
                 Known::ContentLength => push_field(head, field.name, field.value),
                 Known::SetCookie
                     if cookie.is_some_and(|name| sticky::is_ours(field.value, name)) =>
@@ -174,12 +178,24 @@ impl ForClient<'_> {
                 }
                 _ if response.connection.nominates && is_nominated(field.name, response.fields) => {
                 }
+                // RFC 6797 §7.1: once, and it is ours to say.
+                Known::Other if self.hsts.is_some() && field.name.eq_ignore_ascii_case(HSTS) => {}
                 Known::Date => {
                     has_date = true;
                     push_field(head, field.name, field.value);
                 }
+                Known::Other if self.coded != Coded::AsItIs => {
+                    varies |= self.write_coded(field, head);
+                }
                 _ => push_field(head, field.name, field.value),
             }
+        }
+        if let Coded::By(coding) = self.coded {
+            push_field(head, "content-encoding", coding.as_str().as_bytes());
+        }
+        if self.coded != Coded::AsItIs && !varies {
+            // RFC 9110 §12.5.5: caches must not give it to everybody.
+            push(head, "vary: accept-encoding\r\n");
         }
         if !has_date {
             // RFC 9110 §6.6.1.
@@ -187,6 +203,9 @@ impl ForClient<'_> {
         }
         if let Some((name, Some(server))) = self.sticky {
             sticky::insert(head, name, server, self.method, response.status);
+        }
+        if let Some(hsts) = self.hsts {
+            push_hsts(head, hsts);
         }
         if let Some(why) = self.why {
             push_field(head, "x-lb-why", why.as_bytes());
@@ -213,7 +232,35 @@ impl ForClient<'_> {
     /// Whether the body goes out in chunks: HTTP/1.0 knows none, and gets a
     /// body of unknown length up to the end of its connection.
     pub(super) fn recodes(&self, length: Length) -> bool {
-        self.version == Version::Http11 && matches!(length, Length::Chunked | Length::UntilClose)
+        let unknown = matches!(length, Length::Chunked | Length::UntilClose);
+        self.version == Version::Http11 && (unknown || self.is_compressed())
+    }
+
+    fn is_compressed(&self) -> bool {
+        matches!(self.coded, Coded::By(_))
+    }
+
+    /// A field that may mean something else where content is compressed. Says
+    /// whether it tells caches that it may be.
+    fn write_coded(&self, field: &Field<'_>, head: &mut Vec<u8>) -> bool {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        if is("vary") {
+            push_field(head, field.name, field.value);
+            let mut names = field
+                .value
+                .split(|byte| *byte == b',')
+                .map(<[u8]>::trim_ascii);
+            return names.any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"));
+        }
+        if !self.is_compressed() {
+            push_field(head, field.name, field.value);
+        } else if is("etag") {
+            push_field(head, field.name, &compress::weak(field.value));
+        } else if !is("accept-ranges") && !DIGESTS.iter().any(|name| is(name)) {
+            // These are of the content as its server has it.
+            push_field(head, field.name, field.value);
+        }
+        false
     }
 }
 
@@ -244,6 +291,11 @@ pub(super) fn push_connection(head: &mut Vec<u8>, version: Version, keep_alive: 
     }
 }
 
+/// Says how long the client is to ask over TLS alone (RFC 6797 §6.1).
+pub(super) fn push_hsts(head: &mut Vec<u8>, hsts: &str) {
+    push_field(head, HSTS, hsts.as_bytes());
+}
+
 fn write_status_line(head: &mut Vec<u8>, response: &Response<'_, '_>) {
     push(head, "HTTP/1.1 ");
     push(head, response.status.as_str());
@@ -259,7 +311,7 @@ pub(super) fn write_trailers(trailers: &[u8], to: &mut Vec<u8>) {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
         let name = std::str::from_utf8(name).unwrap_or_default();
         let may_follow = Known::of(name) == Known::Other
-            && !["authorization", "x-forwarded-for", "forwarded", "trailer"]
+            && !["authorization", "trailer"]
                 .iter()
                 .any(|refused| name.eq_ignore_ascii_case(refused));
         if may_follow {
@@ -286,11 +338,11 @@ fn keep_alive_timeout(value: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(Duration::from_hours(1)))
 }
 
-fn push(head: &mut Vec<u8>, text: &str) {
+pub(super) fn push(head: &mut Vec<u8>, text: &str) {
     head.extend_from_slice(text.as_bytes());
 }
 
-fn push_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(super) fn push_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     head.reserve(name.len() + value.len() + ": \r\n".len());
     push(head, name);
     push(head, ": ");
@@ -301,13 +353,15 @@ fn push_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::forwarded::Policy;
 
     const PEER: &str = "192.0.2.7:50000";
     const LOCAL: &str = "10.0.0.1:80";
 
     /// The head for servers of a request with that first line and fields.
     fn asked(first: &str, fields: &str) -> (String, Option<String>) {
-        let origin = Origin::new(PEER.parse().unwrap(), LOCAL.parse().unwrap());
+        let [peer, local] = [PEER, LOCAL].map(|addr| addr.parse().unwrap());
+        let origin = Origin::new(&Policy::default(), "http", peer, local);
         let head = format!("{first}\r\n{fields}\r\n");
         let made = Request::read(head.as_bytes(), |request| {
             for_server(request, &origin, Some("SERVERID"))
@@ -337,6 +391,8 @@ mod tests {
             method: &Method::GET,
             date: &|| *b"Sun, 06 Nov 1994 08:49:37 GMT",
             why: None,
+            coded: Coded::AsItIs,
+            hsts: None,
         };
         let mut made = Vec::new();
         let head = format!("HTTP/1.1 {head}\r\n");
@@ -377,19 +433,6 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_for_is_appended_and_port_and_proto_are_set() {
-        let head = get(
-            "X-Forwarded-For: 203.0.113.1\r\nx-forwarded-port: 1\r\nX-Forwarded-Proto: https\r\n",
-        );
-        assert_eq!(
-            values(&head, "x-forwarded-for"),
-            ["203.0.113.1", "192.0.2.7"]
-        );
-        assert_eq!(values(&head, "x-forwarded-port"), ["80"]);
-        assert_eq!(values(&head, "x-forwarded-proto"), ["http"]);
-    }
-
-    #[test]
     fn the_sticky_cookie_is_kept_from_servers() {
         let (head, cookie) = asked(
             "GET / HTTP/1.1",
@@ -397,13 +440,6 @@ mod tests {
         );
         assert_eq!(cookie.as_deref(), Some("s2"));
         assert_eq!(values(&head, "cookie"), ["x=1; y=2"]);
-    }
-
-    #[test]
-    fn a_length_beside_a_transfer_coding_is_dropped() {
-        let head = get("transfer-encoding: Chunked\r\ncontent-length: 5\r\n");
-        assert!(values(&head, "content-length").is_empty());
-        assert_eq!(values(&head, "transfer-encoding"), ["chunked"]);
     }
 
     #[test]
@@ -501,7 +537,8 @@ mod tests {
     fn trailers_that_frame_route_or_identify_are_dropped() {
         let mut kept = Vec::new();
         write_trailers(
-            b"X-Sum: 1\r\nContent-Length: 5\r\nHost: a\r\nAuthorization: x\r\ny: 2\r\n",
+            b"X-Sum: 1\r\nContent-Length: 5\r\nHost: a\r\nAuthorization: x\r\nForwarded: x\r\n\
+              X-Forwarded-For: x\r\ny: 2\r\n",
             &mut kept,
         );
         assert_eq!(kept, b"X-Sum: 1\r\ny: 2\r\n");

@@ -5,24 +5,37 @@
 //! worker that has fewer; it stays there.
 
 mod accept;
+mod accept_proxy;
 mod access_log;
+mod admission;
 #[doc(hidden)]
 pub mod bench;
 mod body;
 mod buffer;
+mod compress;
 mod connection;
 mod control;
 mod conversation;
 mod date;
+mod dial;
+mod door;
 mod error;
 mod exchange;
 mod explain;
+mod forwarded;
 mod heads;
+mod http2;
 mod ledger;
 mod load;
 mod pieces;
+mod places;
+mod rate_limit;
+mod redirect;
 mod retry;
 mod service;
+mod source;
+mod stream;
+mod turn;
 mod upgrade;
 mod upstream;
 mod watch;
@@ -52,12 +65,19 @@ use tower::retry::budget::TpsBudget;
 pub use self::{
     accept::{Seat, Workers},
     access_log::{AccessLog, Format, Names},
+    admission::Admission,
+    compress::Coding,
     control::{Clearing, Control, Session, Which},
+    door::Scheme,
+    forwarded::{ForwardedFor, Policy, source},
+    places::Places,
+    rate_limit::{Rate, RateLimit},
     upstream::{IDLE, IDLE_PER_SERVER},
     watch::Timeouts,
 };
 use self::{
     accept::{accept, take_over},
+    admission::Admitted,
     buffer::Buffers,
     control::{Connections, Talk},
     date::Date,
@@ -67,9 +87,11 @@ use self::{
 };
 use crate::{
     balance::Algorithm,
+    cidr::Cidr,
     counters::{Slot, Totals},
     net,
     pool::{Input, Reader, Snapshot},
+    tls,
 };
 
 /// How the request path behaves.
@@ -83,12 +105,24 @@ pub struct Settings {
     pub balance: Algorithm,
     /// The sticky cookie's name; `None` switches stickiness off.
     pub cookie: Option<String>,
+    /// Ways to compress responses, the one that is preferred first; none for
+    /// leaving them as they are.
+    pub compression: Vec<Coding>,
+    /// What servers are told of clients.
+    pub forwarded: Policy,
+    /// The peers whose connections begin with a PROXY header.
+    pub accept_proxy: Vec<Cidr>,
     /// Attempts after the first.
     pub retries: u32,
     /// Whether responses say why their request went where it went.
     pub explain: bool,
     /// Whether faults that requests meet are told to the pool.
     pub observe: bool,
+    /// The port at which clients who ask without TLS are to ask again; `None`
+    /// answers them.
+    pub redirect_https: Option<u16>,
+    /// The value of `Strict-Transport-Security` over TLS (RFC 6797).
+    pub hsts: Option<String>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
     /// How long open requests may take to finish after the word to drain.
@@ -114,6 +148,35 @@ pub struct Shared {
     pub draining: CancellationToken,
     /// What operators ask of the workers.
     pub control: Control,
+    /// How much is let in.
+    pub limits: Limits,
+    /// What takes handshakes, where there are listeners for them.
+    pub tls: Option<Arc<tls::Server>>,
+    /// Makes connections over TLS to servers.
+    pub connector: tls::Connector,
+}
+
+/// How much is let in, and who waits for what. Cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Client connections.
+    pub admission: Arc<Admission>,
+    /// Requests a second of one source; `None` for any number.
+    pub rate: Option<Arc<RateLimit>>,
+    /// Requests at servers that take only so many at a time.
+    pub places: Places,
+}
+
+impl Limits {
+    /// None at all, for tests.
+    #[cfg(test)]
+    fn none() -> Self {
+        Self {
+            admission: Arc::new(Admission::new(None, None, None, Arc::default())),
+            rate: None,
+            places: Places::new(0),
+        }
+    }
 }
 
 /// The word to drain as a worker's connections hear it: a look at it costs
@@ -128,6 +191,14 @@ impl LastOrders {
     fn call(&self) {
         self.called.set(true);
         self.bell.notify_waiters();
+    }
+
+    /// Waits for the word.
+    async fn heard(&self) {
+        let notified = self.bell.notified();
+        if !self.called.get() {
+            notified.await;
+        }
     }
 }
 
@@ -152,38 +223,59 @@ struct Worker {
     rng: RefCell<SmallRng>,
     connections: TaskTracker,
     control: Control,
+    tls: Option<Arc<tls::Server>>,
     known: Connections,
+    /// When it last complained of a missing PROXY header.
+    complained: Cell<Option<Instant>>,
+    admission: Arc<Admission>,
+    rate_limit: Option<Arc<RateLimit>>,
+    places: Places,
     /// Which of the workers it is.
     index: usize,
     workers: Workers,
 }
 
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What is spoken there.
+    pub scheme: Scheme,
+}
+
+/// An address and what is spoken there.
+pub type At = (SocketAddr, Scheme);
+
 /// Binds every address once for each worker, so that a port in use is found
 /// out before anything starts. The first index of the result is the worker's.
-pub fn bind(
-    addrs: &[SocketAddr],
-    workers: usize,
-) -> Result<Vec<Vec<TcpListener>>, (SocketAddr, io::Error)> {
+pub fn bind(addrs: &[At], workers: usize) -> Result<Vec<Vec<Listener>>, (At, io::Error)> {
     // Without this look another process of the same user that shares the
     // port would silently get half of the connections.
-    let mut first = Vec::new();
-    for addr in addrs {
-        let probe = net::bind_alone(*addr).map_err(|err| (*addr, err))?;
-        first.push(probe.local_addr().map_err(|err| (*addr, err))?);
+    let (mut first, mut probes) = (Vec::new(), Vec::new());
+    for at @ (addr, scheme) in addrs {
+        let probe = net::bind_alone(*addr).map_err(|err| (*at, err))?;
+        first.push((probe.local_addr().map_err(|err| (*at, err))?, *scheme));
+        // Kept for now: the same address twice would share its connections.
+        probes.push(probe);
     }
+    drop(probes);
     let bind_all = |_| {
-        let bind_one = |addr: &SocketAddr| net::bind_shared(*addr).map_err(|err| (*addr, err));
+        let bind_one = |at: &At| {
+            let (addr, scheme) = at;
+            let socket = net::bind_shared(*addr).map_err(|err| (*at, err))?;
+            Ok(Listener {
+                socket,
+                scheme: *scheme,
+            })
+        };
         first.iter().map(bind_one).collect()
     };
     (0..workers).map(bind_all).collect()
 }
 
 /// Starts one worker on a thread of its own.
-pub fn spawn(
-    seat: Seat,
-    listeners: Vec<TcpListener>,
-    shared: Shared,
-) -> io::Result<JoinHandle<()>> {
+pub fn spawn(seat: Seat, listeners: Vec<Listener>, shared: Shared) -> io::Result<JoinHandle<()>> {
     let index = seat.index;
     let serve = move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -196,7 +288,7 @@ pub fn spawn(
     std::thread::Builder::new().name(name).spawn(serve)
 }
 
-async fn run(seat: Seat, listeners: Vec<TcpListener>, shared: Shared) {
+async fn run(seat: Seat, listeners: Vec<Listener>, shared: Shared) {
     let drain_timeout = shared.settings.drain_timeout;
     let draining = shared.draining.clone();
     let Seat {
@@ -236,7 +328,8 @@ async fn answer(worker: Rc<Worker>) {
     }
 }
 
-/// Closes connections to servers that are not to be used, or not any more.
+/// Closes connections to servers that are not to be used, or not any more, and
+/// sees that those who wait for a place hear of changes in the pool.
 async fn keep_house(worker: Rc<Worker>) {
     let mut pool = worker.reader.clone();
     let mut known = pool.load();
@@ -246,6 +339,7 @@ async fn keep_house(worker: Rc<Worker>) {
             () = pool.changed() => {
                 let newest = pool.load();
                 worker.upstreams.follow(&known, &newest);
+                worker.places.follow(&newest);
                 known = newest;
             }
             _ = moment.tick() => worker.upstreams.expire(&pool.load(), Instant::now()),
@@ -266,7 +360,7 @@ impl Worker {
             pool: RefCell::new(shared.pool.cached()),
             reader: shared.pool,
             inputs: shared.inputs,
-            upstreams: Rc::new(Upstreams::new(ledger.clone(), &buffers)),
+            upstreams: Rc::new(Upstreams::new(ledger.clone(), &buffers, shared.connector)),
             buffers,
             date: Date::default(),
             ledger,
@@ -278,19 +372,31 @@ impl Worker {
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             connections: TaskTracker::new(),
             control: shared.control,
+            tls: shared.tls,
             known: Connections::default(),
+            complained: Cell::new(None),
+            admission: shared.limits.admission,
+            rate_limit: shared.limits.rate,
+            places: shared.limits.places,
             index,
             workers,
         }
     }
 
     /// Serves a connection, which is counted until its end.
-    fn begin(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, place: Place) {
+    fn begin(
+        self: &Rc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        scheme: Scheme,
+        place: Place,
+        admitted: Admitted,
+    ) {
         let talk = Talk::new(&self.control, peer);
         let (worker, known) = (Rc::clone(self), Rc::clone(&talk));
         let serving = async move {
-            let _place = place;
-            connection::serve(worker, socket, known).await;
+            let _place = (place, admitted);
+            door::admit(worker, socket, scheme, known).await;
         };
         let task = spawn_local(self.connections.track_future(serving));
         self.known.add(talk, task.abort_handle());

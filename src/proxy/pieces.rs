@@ -81,7 +81,11 @@ async fn write_slices<W: AsyncWrite + Unpin>(
             }
             IoSlice::advance_slices(&mut slices, written);
         }
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut *to).poll_flush(cx);
+        if flushed.is_pending() {
+            taker.note(&flushed);
+        }
+        flushed
     })
     .await
 }

@@ -17,6 +17,7 @@ use super::{
     explain::Why,
     pieces::{self, Taker},
     retry::{Sent, may_repeat},
+    turn::{Line, Turn},
     upgrade::Tunnel,
     upstream::{Failure, FailureKind, IMPATIENT, Lease},
 };
@@ -46,6 +47,8 @@ pub(super) enum After {
     Gone,
     /// It carries another protocol.
     Tunnel(Box<Tunnel>),
+    /// Its client speaks HTTP/2.
+    Http2,
 }
 
 /// Answers one request.
@@ -56,6 +59,7 @@ pub(super) async fn answer(
     mut asked: Asked,
 ) -> After {
     let mut exchange = Exchange::begin(worker, client, &mut asked);
+    let refused = worker.exceeds_rate(&asked, client);
     let mut body = Body::new(asked.length);
     worker.budget.deposit();
     let mut conversation = Conversation {
@@ -66,7 +70,11 @@ pub(super) async fn answer(
         body: &mut body,
         exchange: &mut exchange,
     };
-    let error = match forward(&mut conversation).await {
+    let forwarded = match refused {
+        None => forward(&mut conversation).await,
+        Some(error) => Err(Stop::Error(error)),
+    };
+    let error = match forwarded {
         Ok(Forwarded::Whole(after)) => return after,
         Ok(Forwarded::Switched(lease)) => {
             let closing = worker.upstreams.open_tunnel(lease.server().life);
@@ -92,19 +100,18 @@ pub(super) async fn answer(
         head_only: asked.method == Method::HEAD,
         keep_alive,
         why: why.as_deref(),
+        location: asked
+            .redirect
+            .as_deref()
+            .filter(|_| error == Error::NotSecure),
+        hsts: client.hsts(worker),
     };
     let mut answer = Vec::new();
     let head = error.write(&mut answer, &asker);
     exchange.begin_own_response(head as u64);
     exchange.add_bytes_out((answer.len() - head) as u64);
-    let written = pieces::write(
-        &mut wire.socket,
-        &mut answer,
-        b"",
-        b"",
-        Taker::Client(&client.watch),
-    )
-    .await;
+    let (_, mut to) = wire.stream.split();
+    let written = pieces::write(&mut to, &mut answer, b"", b"", Taker::Client(&client.watch)).await;
     match written {
         Ok(()) if keep_alive => After::Next,
         Ok(()) => After::Close,
@@ -122,15 +129,19 @@ pub(super) enum Forwarded {
 }
 
 /// What of a request outlives an attempt.
-struct Attempts<'a> {
-    worker: &'a Rc<Worker>,
+pub(super) struct Attempts<'a> {
+    pub(super) worker: &'a Rc<Worker>,
     cookie: Option<&'a str>,
-    tried: Tried,
+    pub(super) tried: Tried,
     left: u32,
+    pub(super) line: Line,
 }
 
 async fn forward(conversation: &mut Conversation<'_>) -> Result<Forwarded, Stop> {
     let Conversation { worker, asked, .. } = *conversation;
+    if asked.redirect.is_some() {
+        return Err(Stop::Error(Error::NotSecure));
+    }
     let has_body = !conversation.body.is_over();
     let repeatable = may_repeat(Sent::Perhaps, &asked.method, has_body);
     let mut attempts = Attempts {
@@ -138,6 +149,7 @@ async fn forward(conversation: &mut Conversation<'_>) -> Result<Forwarded, Stop>
         cookie: asked.cookie.as_deref(),
         tried: Tried::default(),
         left: worker.settings.retries,
+        line: Line::default(),
     };
     loop {
         let exchange = &mut *conversation.exchange;
@@ -164,7 +176,7 @@ async fn forward(conversation: &mut Conversation<'_>) -> Result<Forwarded, Stop>
 /// Goes on for as long as the client is there.
 async fn unless_gone<T>(wire: &mut Wire, what: impl Future<Output = T>) -> Result<T, Stop> {
     let mut what = pin!(what);
-    let (mut from, _) = wire.socket.split();
+    let (mut from, _) = wire.stream.split();
     let mut gone = pin!(gone(&mut from, &mut wire.input));
     poll_fn(|cx| {
         if let Poll::Ready(done) = what.as_mut().poll(cx) {
@@ -179,21 +191,33 @@ impl Attempts<'_> {
     /// The server that the cookie names if it is there for its users, or the
     /// one whose turn it is.
     async fn choose(&mut self, exchange: &mut Exchange) -> Result<Arc<Server>, Error> {
+        exchange.leave_place();
         let mut give_up = None;
         loop {
             let snapshot = self.worker.snapshot();
-            let (server, affinity) = match self.sticky(&snapshot) {
+            let (mut server, affinity) = match self.sticky(&snapshot) {
                 Ok(server) => (Some(server), Affinity::Valid),
+                Err(affinity) if snapshot.is_limited => (None, affinity),
                 Err(affinity) => (self.worker.pick(&snapshot, &self.tried), affinity),
             };
             exchange.set_affinity(affinity);
+            if snapshot.is_limited {
+                // Behind a pointer: few pools are.
+                let place = self.take_place(&snapshot, server.as_ref(), exchange);
+                server = match Box::pin(place).await? {
+                    Turn::To(server) => Some(server),
+                    Turn::Nowhere => None,
+                    Turn::ChooseAgain => continue,
+                };
+            }
             if server.is_some() || self.waits_in_vain(&snapshot, give_up) {
                 if self.worker.explains {
                     let chosen = server.as_deref();
                     exchange.explain(self.why(snapshot, chosen, affinity, exchange.attempts()));
                 }
                 let server = server.ok_or(Error::NoServer)?;
-                exchange.attempt(&server, affinity != Affinity::Valid, give_up.is_some());
+                let waited = give_up.is_some() || self.line.has_waited();
+                exchange.attempt(&server, affinity != Affinity::Valid, waited);
                 return Ok(server);
             }
             let give_up = *give_up.get_or_insert_with(|| Instant::now() + TURN_AROUND);
@@ -261,7 +285,7 @@ impl Attempts<'_> {
         let limit = self.worker.settings.timeouts.connect;
         let others = self.left > 0 && self.worker.has_other(server, &self.tried);
         let patience = if others { limit.min(IMPATIENT) } else { limit };
-        let connecting = Box::pin(upstreams.connect(server, addr, patience));
+        let connecting = Box::pin(upstreams.connect(server, addr, conversation.client, patience));
         let connected = unless_gone(conversation.wire, connecting).await?;
         Ok(connected.map_err(Failure::to_connect))
     }
@@ -270,7 +294,10 @@ impl Attempts<'_> {
     fn note(&mut self, server: &Server, failure: &Failure) {
         let count = |which| self.worker.ledger.inc(&server.live, which);
         match failure.kind {
-            FailureKind::Refused | FailureKind::ConnectTimeout | FailureKind::Exhausted => {
+            FailureKind::Refused
+            | FailureKind::Handshake
+            | FailureKind::ConnectTimeout
+            | FailureKind::Exhausted => {
                 count(|t| &t.connect_errors);
             }
             FailureKind::Broken | FailureKind::Malformed | FailureKind::ResponseTimeout => {
@@ -285,6 +312,7 @@ impl Attempts<'_> {
             FailureKind::Refused => self.worker.report(server, Fault::Refused),
             FailureKind::Broken => self.worker.report(server, Fault::Broken),
             FailureKind::ConnectTimeout
+            | FailureKind::Handshake
             | FailureKind::Exhausted
             | FailureKind::Malformed
             | FailureKind::ResponseTimeout
@@ -316,6 +344,7 @@ impl From<FailureKind> for Error {
     fn from(kind: FailureKind) -> Self {
         match kind {
             FailureKind::Refused => Self::ConnectFailed,
+            FailureKind::Handshake => Self::HandshakeFailed,
             FailureKind::ConnectTimeout => Self::ConnectTimeout,
             FailureKind::Exhausted => Self::Exhausted,
             FailureKind::Broken => Self::ServerAbort,
@@ -346,6 +375,14 @@ impl Worker {
             let other = snapshot.get(*index);
             other.is_some_and(|other| other.life != server.life && !tried.contains(other.life))
         })
+    }
+
+    /// Whether the client's source asks more than it may.
+    fn exceeds_rate(&self, asked: &Asked, client: &Client) -> Option<Error> {
+        let limit = self.rate_limit.as_ref()?;
+        let wait = limit.take(asked.source, client.watch.now()).err()?;
+        self.ledger.all().denied.inc();
+        Some(Error::TooManyRequests(wait))
     }
 
     /// Why the request went where it went, where the response is to say so
@@ -382,10 +419,10 @@ impl Worker {
 
 /// Counts a request for as long as it waits for a server, even if its client
 /// goes meanwhile.
-struct Waits<'a>(&'a Gauge);
+pub(super) struct Waits<'a>(&'a Gauge);
 
 impl<'a> Waits<'a> {
-    fn count(gauge: &'a Gauge) -> Self {
+    pub(super) fn count(gauge: &'a Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }

@@ -5,21 +5,23 @@ use std::{cell::Cell, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt,
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{buffer::Buffer, error::Termination, exchange::Exchange, upstream::Counted};
+use super::{
+    buffer::Buffer,
+    error::Termination,
+    exchange::Exchange,
+    stream::{ReadHalf, Stream, WriteHalf},
+    upstream::Counted,
+};
 
 /// The server's end of a switched connection. The exchange that led to it
 /// lasts until the tunnel's end.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    server: (TcpStream, Buffer),
+    server: (Stream, Buffer),
     closing: CancellationToken,
     exchange: Box<Exchange>,
     _counted: Counted,
@@ -49,7 +51,7 @@ impl Tunnel {
     ///
     /// It is closed when `closing` is cancelled: the server has left.
     pub(super) fn new(
-        server: (TcpStream, Buffer),
+        server: (Stream, Buffer),
         counted: Counted,
         closing: CancellationToken,
         exchange: Box<Exchange>,
@@ -64,7 +66,7 @@ impl Tunnel {
 
     /// Carries bytes until the end. `client` comes with what was sent behind
     /// the request.
-    pub(super) async fn run(mut self, client: (TcpStream, Buffer), limits: Limits) {
+    pub(super) async fn run(mut self, client: (Stream, Buffer), limits: Limits) {
         let flow = Flow {
             to_server: Cell::new(0),
             to_client: Cell::new(0),
@@ -105,8 +107,8 @@ impl Side {
 /// Each side comes with the bytes that were read from it already. An error is
 /// the side that broke.
 async fn carry(
-    (mut client, from_client): (TcpStream, Buffer),
-    (mut server, from_server): (TcpStream, Buffer),
+    (mut client, from_client): (Stream, Buffer),
+    (mut server, from_server): (Stream, Buffer),
     flow: &Flow,
     limits: Limits,
 ) -> Result<(), Side> {
@@ -133,6 +135,7 @@ async fn pump(
     loop {
         let there = buffer.filled();
         to.write_all(there).await.map_err(|_| sink)?;
+        to.flush().await.map_err(|_| sink)?;
         count.set(count.get() + there.len() as u64);
         buffer.consume(there.len());
         let read = buffer.fill(&mut from).await.map_err(|_| source)?;

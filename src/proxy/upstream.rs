@@ -12,24 +12,25 @@ use std::{
 };
 
 use rustix::io::Errno;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     buffer::{Buffer, Buffers},
+    connection::Client,
+    dial::{NotDialled, dial},
+    http2::{self, Multiplexed},
     ledger::Ledger,
     retry::Sent,
+    stream::Stream,
 };
 use crate::{
     counters::ServerTally,
-    net,
     pool::{
         Server, Snapshot, Status,
         server::{Cause, Life, Live},
     },
+    tls,
 };
 
 /// How long a connection may lie idle when the server does not say: Node.js
@@ -60,8 +61,11 @@ pub(super) const IMPATIENT: Duration = Duration::from_millis(250);
 /// One worker's connections to servers.
 pub(super) struct Upstreams {
     ledger: Ledger,
+    connector: tls::Connector,
     buffers: Rc<Buffers>,
     idle: RefCell<HashMap<Life, Vec<Idle>>>,
+    /// Those that many requests share.
+    multiplexed: Multiplexed,
     open: RefCell<HashMap<Life, Vec<Rc<Wait>>>>,
     /// Cancelled: the server has left, and its tunnels are to be closed.
     tunnels: RefCell<HashMap<Life, CancellationToken>>,
@@ -90,11 +94,13 @@ enum Stage {
 
 /// A connection.
 struct Link {
-    socket: TcpStream,
+    stream: Stream,
     /// What was read and not been used yet.
     input: Buffer,
     wait: Rc<Wait>,
     counted: Counted,
+    /// Whether another request may follow on it.
+    reusable: bool,
 }
 
 struct Idle {
@@ -140,6 +146,8 @@ pub(super) struct Failure {
 pub(super) enum FailureKind {
     /// Nobody listens at the server's address.
     Refused,
+    /// The server accepted, and then no TLS came about.
+    Handshake,
     /// No connection in time.
     ConnectTimeout,
     /// No connection for want of a descriptor, a port or memory of our own.
@@ -170,24 +178,35 @@ impl fmt::Debug for Lease {
 
 impl Upstreams {
     /// No connections yet.
-    pub(super) fn new(ledger: Ledger, buffers: &Rc<Buffers>) -> Self {
+    pub(super) fn new(ledger: Ledger, buffers: &Rc<Buffers>, connector: tls::Connector) -> Self {
         Self {
             ledger,
+            connector,
             buffers: Rc::clone(buffers),
             idle: RefCell::default(),
+            multiplexed: Multiplexed::default(),
             open: RefCell::default(),
             tunnels: RefCell::default(),
         }
     }
 
-    /// An idle connection to `server`, if there is one that will do.
+    /// An idle connection to `server`, if there is one that will do: none does
+    /// where a connection is one client's (`send-proxy`).
     pub(super) fn reuse(
         self: &Rc<Self>,
         server: &Arc<Server>,
         repeatable: bool,
         now: Instant,
     ) -> Option<Lease> {
-        let link = self.take_idle(server, repeatable, now)?;
+        if server.transport.send_proxy.is_some() {
+            return None;
+        }
+        let link = if server.transport.http2 {
+            let shared = self.multiplexed.find(server.life)?;
+            self.link(server, shared.open(&self.buffers))
+        } else {
+            self.take_idle(server, repeatable, now)?
+        };
         self.ledger.inc(&server.live, |traffic| &traffic.reuses);
         Some(Lease::new(link, server, self, Duration::ZERO))
     }
@@ -289,6 +308,8 @@ impl Upstreams {
             shorten(idle, *limit, now);
             true
         });
+        self.multiplexed
+            .keep(|life| limits.get(&life).copied(), now);
     }
 
     /// Does what time alone asks for: closes connections that have been idle
@@ -299,7 +320,7 @@ impl Upstreams {
         // since, with the time that it had before.
         self.close_idle(snapshot);
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| idle.expires > now && idle.link.is_silent());
+            idle.retain(|idle| idle.expires > now && idle.link.stream.is_silent());
             !idle.is_empty()
         });
         self.open.borrow_mut().retain(|_, open| {
@@ -316,7 +337,7 @@ impl Upstreams {
         let idle = all.get_mut(&server.life)?;
         while let Some(newest) = idle.pop() {
             let fresh = repeatable || now - newest.since < FRESH;
-            if newest.expires <= now || !newest.link.is_silent() {
+            if newest.expires <= now || !newest.link.stream.is_silent() {
                 continue;
             }
             if !fresh {
@@ -331,36 +352,81 @@ impl Upstreams {
         None
     }
 
-    /// A new connection to `server`, made within `patience`.
+    /// Connects. Where no descriptor is left, once more in the place of
+    /// connections that nobody uses at the moment.
+    async fn dial(
+        &self,
+        server: &Server,
+        addr: SocketAddr,
+        client: &Client,
+    ) -> Result<Stream, NotDialled> {
+        let dial = || dial(server, addr, client, &self.connector);
+        match dial().await {
+            Err(NotDialled::Connect(err))
+                if is_exhaustion(&err) && !self.idle.take().is_empty() =>
+            {
+                dial().await
+            }
+            dialled => dialled,
+        }
+    }
+
+    /// A new connection to `server` for `client`, made within `patience`.
     pub(super) async fn connect(
         self: &Rc<Self>,
         server: &Arc<Server>,
         addr: SocketAddr,
+        client: &Client,
         patience: Duration,
     ) -> Result<Lease, FailureKind> {
         let began = Instant::now();
         self.ledger.inc(&server.live, |traffic| &traffic.connects);
-        let socket = match timeout(patience, net::connect(addr)).await {
+        let stream = match timeout(patience, self.open(server, addr, client)).await {
             Err(_) => return Err(FailureKind::ConnectTimeout),
-            Ok(Err(err)) => {
+            Ok(Err(NotDialled::Handshake)) => return Err(FailureKind::Handshake),
+            Ok(Err(NotDialled::Connect(err))) => {
                 if is_our_own(&err) {
                     self.ledger
                         .inc(&server.live, |traffic| &traffic.internal_errors);
                 }
                 return Err(connect_failure(&err));
             }
-            Ok(Ok(socket)) => socket,
+            Ok(Ok(stream)) => stream,
         };
+        let link = self.link(server, stream);
+        Ok(Lease::new(link, server, self, began.elapsed()))
+    }
+
+    /// Connects, as far as a request can go over it.
+    async fn open(
+        &self,
+        server: &Server,
+        addr: SocketAddr,
+        client: &Client,
+    ) -> Result<Stream, NotDialled> {
+        let stream = self.dial(server, addr, client).await?;
+        if !server.transport.http2 {
+            return Ok(stream);
+        }
+        let shared = http2::Link::begin(stream, server.transport.tls).await;
+        let shared = shared.map_err(NotDialled::Connect)?;
+        if server.transport.send_proxy.is_none() {
+            self.multiplexed.add(server.life, shared.clone());
+        }
+        Ok(shared.open(&self.buffers))
+    }
+
+    fn link(&self, server: &Server, stream: Stream) -> Link {
         let wait = Rc::new(Wait::default());
         let mut open = self.open.borrow_mut();
         open.entry(server.life).or_default().push(Rc::clone(&wait));
-        let link = Link {
-            socket,
+        Link {
+            stream,
             input: Buffer::new(&self.buffers),
             wait,
             counted: Counted::new(&server.live, &self.ledger),
-        };
-        Ok(Lease::new(link, server, self, began.elapsed()))
+            reusable: !server.transport.http2 && server.transport.send_proxy.is_none(),
+        }
     }
 }
 
@@ -409,16 +475,6 @@ impl Wait {
     }
 }
 
-impl Link {
-    /// Whether the server has neither closed the connection nor said anything
-    /// on it that nobody asked for. Asks the kernel only if there was word of
-    /// either.
-    fn is_silent(&self) -> bool {
-        let said = self.socket.try_read(&mut [0]);
-        said.is_err_and(|err| err.kind() == io::ErrorKind::WouldBlock)
-    }
-}
-
 impl Lease {
     fn new(link: Link, server: &Arc<Server>, home: &Rc<Upstreams>, connect_time: Duration) -> Self {
         Self {
@@ -429,15 +485,15 @@ impl Lease {
         }
     }
 
-    /// The connection's socket, what was read from it, and who waits for it.
-    pub(super) fn parts(&mut self) -> (&mut TcpStream, &mut Buffer, &Wait) {
+    /// The connection, what was read from it, and who waits for it.
+    pub(super) fn parts(&mut self) -> (&mut Stream, &mut Buffer, &Wait) {
         let Link {
-            socket,
+            stream,
             input,
             wait,
             ..
         } = &mut self.link;
-        (socket, input, wait)
+        (stream, input, wait)
     }
 
     /// The server.
@@ -452,14 +508,14 @@ impl Lease {
 
     /// Leaves the connection to a tunnel, and counts as used until the last
     /// value goes.
-    pub(super) fn give_away(self) -> ((TcpStream, Buffer), Counted) {
+    pub(super) fn give_away(self) -> ((Stream, Buffer), Counted) {
         let Link {
-            socket,
+            stream,
             input,
             counted,
             ..
         } = self.link;
-        ((socket, input), counted)
+        ((stream, input), counted)
     }
 
     /// Puts the connection back for the next request, for as long as the
@@ -469,7 +525,7 @@ impl Lease {
         let wanted = self.server.keeps_connections_for().unwrap_or_default();
         let lifetime = lifetime.min(wanted);
         // More than was asked for is nobody's answer.
-        if lifetime.is_zero() || !self.link.input.is_empty() {
+        if lifetime.is_zero() || !self.link.input.is_empty() || !self.link.reusable {
             return;
         }
         let mut all = self.home.idle.borrow_mut();
@@ -554,6 +610,7 @@ fn connect_failure(err: &io::Error) -> FailureKind {
     match err.kind() {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe
         | io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable => FailureKind::Refused,
         _ if is_exhaustion(err) => FailureKind::Exhausted,

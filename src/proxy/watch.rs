@@ -16,6 +16,8 @@ use tokio::time::Instant;
 pub struct Timeouts {
     /// To connect to a server.
     pub connect: Duration,
+    /// For a place at a server, where it takes only so many requests.
+    pub queue: Duration,
     /// For the client to send or take the next bytes.
     pub client: Duration,
     /// For the server to answer, or to send or take the next bytes.
@@ -273,6 +275,7 @@ mod tests {
     fn watch(now: Instant) -> Watch {
         let timeouts = Timeouts {
             connect: 5 * SECOND,
+            queue: 5 * SECOND,
             client: 50 * SECOND,
             server: 40 * SECOND,
             http_request: 10 * SECOND,

@@ -94,7 +94,7 @@ impl<'a> EventJson<'a> {
 fn reason(change: &Change) -> Option<String> {
     match change {
         Change::Joined(status) | Change::Became(status) => view::reason(*status),
-        Change::Left | Change::Replaced | Change::Clash | Change::Refused => None,
+        Change::Left | Change::Removed | Change::Replaced | Change::Clash | Change::Refused => None,
     }
 }
 

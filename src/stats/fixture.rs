@@ -17,6 +17,7 @@ use crate::{
         server::{Cause, Check},
         state::{Change, CheckPlan, Detection, Event, Sign, State, StaticServer},
     },
+    proxy::Admission,
 };
 
 /// What a hostile agent would put in a tag.
@@ -136,7 +137,8 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
         service: name("nodes"),
         balance: "roundrobin",
         cookie: Some("SERVERID".into()),
-        max_connections: None,
+        admission: Arc::new(Admission::new(None, None, None, Arc::default())),
+        maxqueue: 1024,
         process: Process {
             version: "0.1.0",
             node: "ha".into(),
@@ -150,6 +152,7 @@ fn source_with(pool: Reader, members: Arc<Vec<MemberView>>) -> Source {
         },
         members: Box::new(move || Arc::clone(&members)),
         figures: vec![figure("malformed", 3), figure("other_cluster", 4)],
+        figures_of_the_moment: Vec::new(),
         gossip_keyed: false,
         history: History::default(),
         log_lines_dropped: Arc::default(),
@@ -185,6 +188,7 @@ fn static_servers() -> Vec<StaticServer> {
             target: "10.0.1.1:3000".into(),
             weight: 1,
             check,
+            tags: BTreeMap::new(),
         })
         .into()
 }

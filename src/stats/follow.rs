@@ -5,18 +5,19 @@ use std::{fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     events::{self, Query},
-    lease::Lease,
     stream::{CONTENT_TYPE, Course, Follower, Stream},
 };
-use crate::pool::{Timeline, timeline::Entry};
+use crate::{
+    desk::{http::Visit, seats::Seats},
+    pool::{Timeline, timeline::Entry},
+};
 
-/// Followers at a time: some dashboards and scripts, and the statistics keep
-/// most of their connections for others.
+/// Followers at a time, half of them from one address: some dashboards and
+/// scripts, and the statistics keep most of their connections for others.
 pub(super) const MOST_FOLLOWERS: usize = 32;
 
 /// Events that are sent in one piece, some 20 KB: a connection holds a few
@@ -42,29 +43,29 @@ pub(super) fn last_seen(query: Query, headers: &HeaderMap) -> Result<Option<u64>
     }
 }
 
-/// The places that followers share, and the end of them all.
+/// The seats that followers share, and the end of them all.
 #[derive(Debug, Clone)]
 pub(super) struct Followers {
-    places: Arc<Semaphore>,
+    seats: Arc<Seats>,
     ending: CancellationToken,
 }
 
 impl Followers {
-    /// As many places as there are, until `ending`.
+    /// As many seats as there are, until `ending`.
     pub(super) fn new(ending: CancellationToken) -> Self {
-        let places = Arc::new(Semaphore::new(MOST_FOLLOWERS));
-        Self { places, ending }
+        let seats = Seats::new(MOST_FOLLOWERS);
+        Self { seats, ending }
     }
 
     /// Begins to follow after the event `last_seen`, or from now on; `None`
-    /// if every place is taken.
+    /// if every seat is taken.
     pub(super) fn begin(
         &self,
         timeline: &Arc<Timeline>,
         last_seen: Option<u64>,
-        lease: &Lease,
+        visit: &Visit,
     ) -> Option<Stream<Seen>> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let seat = self.seats.take(&visit.place)?;
         let news = timeline.follow();
         let newest = *news.borrow();
         // A number that is yet to come is that of an earlier process, before
@@ -78,9 +79,9 @@ impl Followers {
         let follower = Follower {
             course: Seen { timeline, after },
             news,
-            lease: lease.clone(),
+            lease: visit.lease.clone(),
             ending: self.ending.clone(),
-            _place: place,
+            _seat: seat,
         };
         Some(follower.into())
     }
@@ -274,11 +275,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_follower_too_many_is_told_so_and_a_place_that_is_left_is_free() {
+    async fn one_follower_too_many_of_an_address_is_told_so_and_a_seat_that_is_left_is_free() {
         let (source, _inputs) = fixture::live();
         let (addr, _stop) = serving(&source).await;
         let mut followers = Vec::new();
-        for _ in 0..MOST_FOLLOWERS {
+        for _ in 0..MOST_FOLLOWERS / 2 {
             followers.push(Client::follow(addr, "/v1/events", ACCEPT).await);
         }
         let status = async || {

@@ -12,7 +12,7 @@ use crate::gossip::{Counters, DropReason, Handle};
 type Read = fn(&Counters) -> &AtomicU64;
 
 /// Why datagrams are dropped, in the words of the label.
-const REASONS: [(&str, Read); 6] = [
+const REASONS: [(&str, Read); 11] = [
     ("foreign", |counters| counters.dropped(DropReason::Foreign)),
     ("other_cluster", |counters| {
         counters.dropped(DropReason::OtherCluster)
@@ -27,6 +27,15 @@ const REASONS: [(&str, Read); 6] = [
     ("table_full", |counters| {
         counters.dropped(DropReason::TableFull)
     }),
+    ("source", |counters| counters.dropped(DropReason::Source)),
+    ("claim", |counters| counters.dropped(DropReason::Claim)),
+    ("source_rate", |counters| {
+        counters.dropped(DropReason::SourceRate)
+    }),
+    ("total_rate", |counters| {
+        counters.dropped(DropReason::TotalRate)
+    }),
+    ("crowded", |counters| counters.dropped(DropReason::Crowded)),
 ];
 
 /// The figures of a node's part in gossip, all zero until it has begun.
@@ -69,7 +78,7 @@ pub fn gossip_figures(gossip: &Arc<OnceLock<Handle>>) -> Vec<Figure> {
     figures.extend(REASONS.map(|(reason, read)| {
         figure(
             "tidings_gossip_packets_dropped_total",
-            "Gossip datagrams that were dropped, by reason.",
+            "Gossip datagrams and connections that were dropped, by reason.",
             vec![("reason", reason.to_owned())],
             read,
         )

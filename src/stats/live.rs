@@ -14,20 +14,23 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    lease::Lease,
     page::{self, Scene},
     source::Source,
     stream::{Course, Follower, Stream},
 };
+use crate::desk::{
+    http::Visit,
+    seats::{Seat, Seats},
+};
 
-/// Viewers at a time: a room full of them, and the statistics keep most of
-/// their connections for others.
+/// Viewers at a time, half of them from one address: a room full of them, and
+/// the statistics keep most of their connections for others.
 pub(super) const MOST_VIEWERS: usize = 64;
 
 /// Time from one scene to the next: rates are those of a second.
@@ -51,7 +54,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// The page as it changes.
 pub(super) struct Live {
     source: Arc<Source>,
-    places: Arc<Semaphore>,
+    seats: Arc<Seats>,
     latest: watch::Sender<u64>,
     ending: CancellationToken,
     /// Used on the thread that serves no requests, by one at a time.
@@ -75,7 +78,7 @@ impl Live {
     pub(super) fn new(source: Arc<Source>, ending: CancellationToken) -> Self {
         Self {
             source,
-            places: Arc::new(Semaphore::new(MOST_VIEWERS)),
+            seats: Seats::new(MOST_VIEWERS),
             latest: watch::Sender::new(0),
             ending,
             reel: Mutex::default(),
@@ -93,10 +96,10 @@ impl Live {
                 _ = seconds.tick() => {}
                 Ok(()) = events.changed() => sleep(LEAST).await,
             }
-            if self.places.available_permits() < MOST_VIEWERS {
-                self.take(Duration::ZERO);
-            } else {
+            if self.seats.is_empty() {
                 self.reel().forget();
+            } else {
+                self.take(Duration::ZERO);
             }
         }
     }
@@ -107,32 +110,27 @@ impl Live {
         (scene, self.name(number))
     }
 
-    /// Begins to follow after the scene of that name; `None` if every place is
+    /// Begins to follow after the scene of that name; `None` if every seat is
     /// taken.
     pub(super) fn begin(
         self: &Arc<Self>,
         shown: Option<&str>,
-        lease: &Lease,
+        visit: &Visit,
     ) -> Option<Stream<Shown>> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let seat = self.seats.take(&visit.place)?;
         self.take(FRESH);
         let scene = shown.and_then(|name| self.number(name));
-        Some(self.viewer(scene, lease, place).into())
+        Some(self.viewer(scene, visit, seat).into())
     }
 
-    fn viewer(
-        self: &Arc<Self>,
-        scene: Option<u64>,
-        lease: &Lease,
-        place: OwnedSemaphorePermit,
-    ) -> Follower<Shown> {
+    fn viewer(self: &Arc<Self>, scene: Option<u64>, visit: &Visit, seat: Seat) -> Follower<Shown> {
         let live = Arc::clone(self);
         Follower {
             course: Shown { live, scene },
             news: self.latest.subscribe(),
-            lease: lease.clone(),
+            lease: visit.lease.clone(),
             ending: self.ending.clone(),
-            _place: place,
+            _seat: seat,
         }
     }
 
@@ -248,7 +246,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::{membership::Phase, stats::fixture};
+    use crate::{desk::places::Places, membership::Phase, stats::fixture};
 
     fn live(source: &Arc<Source>) -> Arc<Live> {
         let ending = CancellationToken::new();
@@ -259,10 +257,17 @@ mod tests {
         String::from_utf8(piece.unwrap().0.into()).unwrap()
     }
 
+    /// A connection from that address.
+    async fn visit(from: &str) -> Visit {
+        let from = from.parse().unwrap();
+        Visit::new(Places::new(1).admit(Some(from)).await)
+    }
+
     /// A viewer of the scene of that name.
-    fn viewer(live: &Arc<Live>, scene: Option<u64>) -> Follower<Shown> {
-        let place = Arc::clone(&live.places).try_acquire_owned();
-        live.viewer(scene, &Lease::new(TICK), place.unwrap())
+    async fn viewer(live: &Arc<Live>, scene: Option<u64>) -> Follower<Shown> {
+        let visit = visit("10.0.0.1").await;
+        let seat = live.seats.take(&visit.place).unwrap();
+        live.viewer(scene, &visit, seat)
     }
 
     #[tokio::test(start_paused = true)]
@@ -307,7 +312,7 @@ mod tests {
         sleep(TICK * 20).await;
         assert_eq!(number(), 1);
         assert!(live.reel().scene.is_none(), "nobody looks");
-        let viewers = [viewer(&live, None), viewer(&live, None)];
+        let viewers = [viewer(&live, None).await, viewer(&live, None).await];
         sleep(TICK * 20).await;
         assert!((19..=22).contains(&number()), "{}", number());
         drop(viewers);
@@ -320,7 +325,7 @@ mod tests {
         let running = Arc::clone(&live);
         tokio::spawn(async move { running.run().await });
         let (_, shown) = live.take(TICK);
-        let viewer = viewer(&live, Some(shown));
+        let viewer = viewer(&live, Some(shown)).await;
         sleep(TICK / 10).await;
         let joins = fixture::announced("s1", Phase::Ready);
         inputs.send(joins).await.unwrap();
@@ -340,13 +345,18 @@ mod tests {
     #[tokio::test]
     async fn viewers_are_bounded_and_a_place_that_is_left_is_free() {
         let live = live(&fixture::source());
-        let lease = Lease::new(TICK);
-        let mut viewers: Vec<_> = (0..MOST_VIEWERS)
-            .map(|_| live.begin(None, &lease).unwrap())
-            .collect();
-        assert!(live.begin(None, &lease).is_none());
+        let mut viewers = Vec::new();
+        for from in ["10.0.0.1", "10.0.0.2"] {
+            let visit = visit(from).await;
+            for _ in 0..MOST_VIEWERS / 2 {
+                viewers.push(live.begin(None, &visit).unwrap());
+            }
+            assert!(live.begin(None, &visit).is_none(), "half for one address");
+        }
+        let one_more = visit("10.0.0.3").await;
+        assert!(live.begin(None, &one_more).is_none());
         viewers.pop();
-        assert!(live.begin(None, &lease).is_some());
+        assert!(live.begin(None, &one_more).is_some());
     }
 
     #[tokio::test]

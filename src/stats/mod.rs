@@ -20,12 +20,13 @@ pub mod prometheus;
 pub mod typed;
 
 mod follow;
+pub mod fuzz;
 mod gossip;
-mod lease;
 mod live;
 pub mod server;
 mod steer;
 mod stream;
+mod tls;
 mod usage;
 mod workers;
 
@@ -33,7 +34,8 @@ pub use self::{
     gossip::gossip_figures,
     history::History,
     server::run,
-    source::{Accepts, Figure, FigureKind, Members, Process, Source, sample},
+    source::{Accepts, Figure, FigureKind, FiguresNow, Members, Process, Source, sample},
+    tls::{certificate_figures, handshake_figures},
     view::{Rows, StatRow, rows},
     workers::worker_figures,
 };

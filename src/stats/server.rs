@@ -1,28 +1,21 @@
 //! The HTTP server of the statistics: a few routes, and the page at all
 //! others.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::debug;
+use hyper::body::Incoming;
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     balancer, csv,
     events::{self, Query},
     follow::{self, Followers, MOST_FOLLOWERS},
     json,
-    lease::Lease,
     live::{Live, MOST_VIEWERS},
     page::{self, Kind, Options, Outcome},
     prometheus,
@@ -31,23 +24,11 @@ use super::{
     stream, typed,
     view::{Rows, rows},
 };
-use crate::net;
+use crate::desk::http::{self as server, Visit};
 
 /// Connections at a time: many browsers and scrapers, and a bound on what a
 /// flood of them may hold.
 const MOST_CONNECTIONS: usize = 256;
-
-/// How long a client may take to send a request's head, or stay silent
-/// between two requests.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a connection may last, and how long after it last had room for
-/// more where it follows events. A client that does not read its response
-/// would otherwise keep its place for ever.
-const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
-
-/// How long a response that is under way may take to end after that.
-const LAST_RESPONSE: Duration = Duration::from_secs(5);
 
 /// A response's body: all there is to say, or what goes on as it happens.
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -74,67 +55,25 @@ impl Desk {
 /// Serves the statistics until `shutdown`, then ends the responses that are
 /// under way.
 pub async fn run(listener: TcpListener, source: Arc<Source>, shutdown: impl Future<Output = ()>) {
-    let mut shutdown = pin!(shutdown);
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let ending = CancellationToken::new();
     let desk = Arc::new(Desk::new(source, &ending));
-    let connections = TaskTracker::new();
     let live = Arc::clone(&desk.live);
-    connections.spawn(async move { live.run().await });
-    loop {
-        let (stream, _) = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            accepted = net::accept(&listener) => accepted,
-        };
-        // One too many is closed at once: it is better told than kept waiting.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            continue;
-        };
-        let (desk, ending) = (Arc::clone(&desk), ending.clone());
-        connections.spawn(async move {
-            serve(stream, desk, ending).await;
-            drop(place);
-        });
-    }
-    ending.cancel();
-    connections.close();
-    connections.wait().await;
-}
-
-async fn serve(stream: TcpStream, desk: Arc<Desk>, ending: CancellationToken) {
-    let lease = Lease::new(CONNECTION_LIFETIME);
-    let renewable = lease.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (desk, lease) = (Arc::clone(&desk), renewable.clone());
-        async move { Ok::<_, Infallible>(respond(&desk, &lease, request).await) }
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
+    let answer = move |request: Request<Incoming>, visit: Visit| {
+        let desk = Arc::clone(&desk);
+        async move { respond(&desk, &visit, request).await }
+    };
+    tokio::join!(
+        server::serve(listener, MOST_CONNECTIONS, ending.clone(), answer),
+        live.run(),
+        async {
+            shutdown.await;
+            ending.cancel();
+        }
     );
-    let time_is_up = async {
-        tokio::select! {
-            () = lease.expired() => {}
-            () = ending.cancelled() => {}
-        }
-    };
-    let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
-        () = time_is_up => {
-            connection.as_mut().graceful_shutdown();
-            timeout(LAST_RESPONSE, connection).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(err) = outcome {
-        debug!("Statistics: {err}");
-    }
 }
 
 /// Answers a request.
-async fn respond<B>(desk: &Desk, lease: &Lease, request: Request<B>) -> Response<Body>
+async fn respond<B>(desk: &Desk, visit: &Visit, request: Request<B>) -> Response<Body>
 where
     B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
@@ -163,10 +102,10 @@ where
         "/v1/balancer" => as_json(balancer::render(source, &rows(source, now), now)),
         "/v1/servers" => as_json(json::servers(source, &rows(source, now))),
         "/v1/members" => as_json(json::members(&(source.members)(), now)),
-        "/v1/events" => events(source, &desk.followers, lease, &request)
+        "/v1/events" => events(source, &desk.followers, visit, &request)
             .unwrap_or_else(|wrong| text(StatusCode::BAD_REQUEST, wrong)),
         _ if !is_page => text(StatusCode::NOT_FOUND, "no such resource\n"),
-        _ if is_read => statistics(desk, lease, &request, now),
+        _ if is_read => statistics(desk, visit, &request, now),
         _ => steered(desk, request).await,
     }
 }
@@ -181,7 +120,7 @@ fn is_resource(path: &str) -> bool {
 fn events<B>(
     source: &Source,
     followers: &Followers,
-    lease: &Lease,
+    visit: &Visit,
     request: &Request<B>,
 ) -> Result<Response<Body>, &'static str> {
     let timeline = source.pool.timeline();
@@ -191,14 +130,14 @@ fn events<B>(
         return Ok(as_json(events::render(timeline, after)));
     }
     let last_seen = follow::last_seen(query, request.headers())?;
-    let stream = followers.begin(timeline, last_seen, lease);
+    let stream = followers.begin(timeline, last_seen, visit);
     Ok(stream.map_or_else(too_many_followers, |stream| {
         response(StatusCode::OK, stream::CONTENT_TYPE, stream.boxed_unsync())
     }))
 }
 
 fn too_many_followers() -> Response<Body> {
-    let line = format!("{MOST_FOLLOWERS} followers are the most\n");
+    let line = format!("{MOST_FOLLOWERS} followers are the most, half of them from one address\n");
     text(StatusCode::SERVICE_UNAVAILABLE, line)
 }
 
@@ -216,7 +155,7 @@ fn readiness(source: &Source, rows: &Rows) -> Response<Body> {
 }
 
 /// The page and its parts, and `HAProxy`'s other forms of it, at any path.
-fn statistics<B>(desk: &Desk, lease: &Lease, request: &Request<B>, now: Instant) -> Response<Body> {
+fn statistics<B>(desk: &Desk, visit: &Visit, request: &Request<B>, now: Instant) -> Response<Body> {
     let options = Options::of(&request.uri().to_string());
     let asset = |content_type, text: &'static str| {
         let response = response(StatusCode::OK, content_type, whole(text));
@@ -225,7 +164,7 @@ fn statistics<B>(desk: &Desk, lease: &Lease, request: &Request<B>, now: Instant)
     };
     match options.kind {
         Kind::Page => the_page(desk, &options),
-        Kind::Live => viewed(desk, lease, request, &options),
+        Kind::Live => viewed(desk, visit, request, &options),
         Kind::Csv | Kind::Typed => text(StatusCode::OK, listed(&desk.source, &options, now)),
         Kind::Json => as_json(listed(&desk.source, &options, now)),
         Kind::JsonSchema => as_json(typed::SCHEMA.into()),
@@ -251,15 +190,15 @@ fn the_page(desk: &Desk, options: &Options) -> Response<Body> {
 /// What changes on the page from now on.
 fn viewed<B>(
     desk: &Desk,
-    lease: &Lease,
+    visit: &Visit,
     request: &Request<B>,
     options: &Options,
 ) -> Response<Body> {
     let last = request.headers().get("last-event-id");
     let last = last.and_then(|id| id.to_str().ok());
     let shown = last.or(options.since.as_deref());
-    let Some(stream) = desk.live.begin(shown, lease) else {
-        let line = format!("{MOST_VIEWERS} viewers are the most\n");
+    let Some(stream) = desk.live.begin(shown, visit) else {
+        let line = format!("{MOST_VIEWERS} viewers are the most, half of them from one address\n");
         return text(StatusCode::SERVICE_UNAVAILABLE, line);
     };
     response(StatusCode::OK, stream::CONTENT_TYPE, stream.boxed_unsync())
@@ -288,14 +227,19 @@ where
     B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
     let (head, body) = request.into_parts();
-    let (outcome, undo) = match &desk.source.declare {
+    let source = &desk.source;
+    // A browser sends no password to a name that it was not given for.
+    let is_ours =
+        source.auth.is_some() || steer::is_called_by_name(&head.headers, &source.process.node);
+    let (outcome, undo) = match &source.declare {
+        Some(_) if !is_ours => (Outcome::Misnamed, None),
         _ if head.method != Method::POST => (Outcome::Unsupported, None),
         Some(declare) if steer::is_own(&head.headers) => {
             let body = Limited::new(body, steer::MOST_BYTES).collect().await;
             match body {
                 Ok(form) => {
                     let form = form.to_bytes();
-                    steer::perform(&desk.source, declare, &desk.undo, &form).await
+                    steer::perform(source, declare, &desk.undo, &form).await
                 }
                 Err(_) => (Outcome::TooLarge, None),
             }
@@ -305,7 +249,14 @@ where
     let accept = head.headers.get(header::ACCEPT);
     let accept = accept.and_then(|accept| accept.to_str().ok());
     if accept.is_some_and(|accept| accept.contains("application/json")) {
-        return as_json(page::outcome_json(outcome, undo));
+        let mut response = as_json(page::outcome_json(outcome, undo));
+        if outcome == Outcome::Misnamed {
+            *response.status_mut() = StatusCode::FORBIDDEN;
+        }
+        return response;
+    }
+    if outcome == Outcome::Misnamed {
+        return text(StatusCode::FORBIDDEN, format!("{}\n", outcome.words()));
     }
     let mut place = Options::of(&head.uri.to_string());
     place.outcome = Some(outcome);
@@ -374,23 +325,29 @@ fn with(
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
+    use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpSocket, TcpStream},
         sync::oneshot,
     };
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{pool::state::Sign, stats::fixture};
+    use crate::{
+        desk::{http::HEADER_TIMEOUT, places::Places},
+        pool::state::Sign,
+        stats::fixture,
+    };
 
     /// The answer to a request that comes alone.
     async fn respond(source: &Arc<Source>, request: Request<String>) -> Response<Body> {
         let ending = CancellationToken::new();
         let desk = Desk::new(Arc::clone(source), &ending);
-        super::respond(&desk, &Lease::new(CONNECTION_LIFETIME), request).await
+        let place = Places::new(1).admit(None).await;
+        super::respond(&desk, &Visit::new(place), request).await
     }
 
     fn get(uri: &str) -> Request<String> {
@@ -571,9 +528,43 @@ mod tests {
         assert_eq!(post(&source, own, "b=nodes").await, "./;up;st=ERRP");
         let huge = "s=s1&".repeat(steer::MOST_BYTES);
         assert_eq!(post(&source, own, &huge).await, "./;up;st=EXCD");
-        let request = Request::put("/").body(String::new()).unwrap();
-        let response = respond(&source, request).await;
+        let request = Request::put("/").header("host", "ha");
+        let response = respond(&source, request.body(String::new()).unwrap()).await;
         assert_eq!(response.headers()[header::LOCATION], "./;st=IVAL");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_form_under_a_strangers_name_takes_a_password() {
+        let steered = || {
+            let mut source = fixture::empty();
+            source.declare = Some(Box::new(|_, _, _| Ok(())));
+            source
+        };
+        let (open, mut closed) = (Arc::new(steered()), steered());
+        closed.auth = Some(("ops".into(), "s3cret".into()));
+        let closed = Arc::new(closed);
+        let ask = async |source: &Arc<Source>, accept: &str| {
+            // As a browser sends it whose user has been lured: the page comes
+            // from that name, so to the browser it is our own.
+            let request = Request::post("/")
+                .header("host", "evil.example:1936")
+                .header("origin", "http://evil.example:1936")
+                .header("sec-fetch-site", "same-origin")
+                .header("accept", accept)
+                .header("authorization", "Basic b3BzOnMzY3JldA==");
+            let request = request.body("b=nodes&action=drain&s=s1".to_owned());
+            let response = respond(source, request.unwrap()).await;
+            let status = response.status();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, String::from_utf8(body.into()).unwrap())
+        };
+        for accept in ["text/html", "application/json"] {
+            let (status, said) = ask(&open, accept).await;
+            assert_eq!(status, StatusCode::FORBIDDEN);
+            assert!(said.contains("--stats-auth"), "{said}");
+            assert_eq!(said.lines().count(), 1);
+            assert_ne!(ask(&closed, accept).await.0, StatusCode::FORBIDDEN);
+        }
     }
 
     #[tokio::test]
@@ -670,20 +661,76 @@ mod tests {
         assert!(begun.elapsed() <= HEADER_TIMEOUT + Duration::from_secs(1));
     }
 
+    /// Waits until one of them is closed, and takes it out.
+    async fn one_goes(flood: &mut Vec<TcpStream>) {
+        let is_gone = |client: &TcpStream| matches!(client.try_read(&mut [0]), Ok(0));
+        loop {
+            if let Some(index) = flood.iter().position(is_gone) {
+                drop(flood.remove(index));
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
-    async fn a_flood_of_idle_connections_is_bounded_and_passes() {
+    async fn idle_connections_keep_nobody_out_whoever_holds_them() {
         let addr = serving().await;
+        let connect = async |from: &str| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(from.parse().unwrap()).unwrap();
+            socket.connect(addr).await.unwrap()
+        };
+        let mut flood = Vec::new();
+        for from in ["127.0.0.1:0", "127.0.0.2:0"] {
+            for _ in 0..MOST_CONNECTIONS / 2 {
+                flood.push(connect(from).await);
+            }
+            // One address has no more than half.
+            flood.push(connect(from).await);
+            one_goes(&mut flood).await;
+            assert!(flood.len() <= MOST_CONNECTIONS);
+        }
+        for uri in ["/healthz", "/readyz", "/metrics"] {
+            let (head, _) = exchange(addr, "GET", uri).await;
+            assert!(head.starts_with("http/1.1 200"), "{uri}: {head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_follows_is_not_sent_away_by_who_does_nothing() {
+        let addr = serving().await;
+        let mut viewer = TcpStream::connect(addr).await.unwrap();
+        viewer
+            .write_all(b"GET /;live HTTP/1.1\r\nHost: ha\r\n\r\n")
+            .await
+            .unwrap();
+        let mut seen = vec![0; 4096];
+        assert_ne!(viewer.read(&mut seen).await.unwrap(), 0);
         let mut flood = Vec::new();
         for _ in 0..MOST_CONNECTIONS {
             flood.push(TcpStream::connect(addr).await.unwrap());
         }
-        let mut one_too_many = TcpStream::connect(addr).await.unwrap();
-        assert_eq!(one_too_many.read(&mut [0]).await.unwrap_or(0), 0);
-        drop(flood);
-        // The server has to notice that they are gone.
-        tokio::time::sleep(Duration::from_millis(200)).await;
         let (head, _) = exchange(addr, "GET", "/healthz").await;
         assert!(head.starts_with("http/1.1 200"));
+        // A scene comes every second.
+        for _ in 0..2 {
+            seen.clear();
+            while !seen.ends_with(b"\n\n\r\n") {
+                assert_ne!(viewer.read_buf(&mut seen).await.unwrap(), 0, "the end");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_is_too_long_is_refused() {
+        let addr = serving().await;
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nHost: {}", "x".repeat(64 * 1024));
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut said = [0; 12];
+        client.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"HTTP/1.1 431");
     }
 
     async fn serving() -> SocketAddr {

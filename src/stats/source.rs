@@ -19,6 +19,7 @@ use crate::{
     counters::{Counter, Totals, unix_seconds},
     membership::{MemberState, MemberView, Name, Role},
     pool::Reader,
+    proxy::Admission,
 };
 
 /// Everything that the surfaces read from.
@@ -33,14 +34,18 @@ pub struct Source {
     pub balance: &'static str,
     /// The sticky cookie's name, where there is one.
     pub cookie: Option<String>,
-    /// The most client connections, where there is a limit.
-    pub max_connections: Option<u32>,
+    /// Client connections that there may be.
+    pub admission: Arc<Admission>,
+    /// Requests that wait in a queue, at the most.
+    pub maxqueue: u32,
     /// Facts of the process.
     pub process: Process,
     /// Lists the members that gossip knows.
     pub members: Members,
     /// Figures of other parts, such as gossip's; only `/metrics` prints them.
     pub figures: Vec<Figure>,
+    /// More of them, which come and go, such as one for each certificate.
+    pub figures_of_the_moment: Vec<FiguresNow>,
     /// Whether gossip is encrypted and authenticated.
     pub gossip_keyed: bool,
     /// The last minutes of every row.
@@ -112,6 +117,9 @@ pub struct Process {
     /// Addresses that it listens on, for whatever.
     pub listeners: usize,
 }
+
+/// Lists the figures that there are now.
+pub type FiguresNow = Box<dyn Fn() -> Vec<Figure> + Send + Sync>;
 
 /// A figure that another part of the process counts.
 pub struct Figure {

@@ -6,10 +6,11 @@
 
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, uri::Authority};
 
 use super::{page::Outcome, source::Source, view::BACKEND_ID};
 use crate::{
@@ -94,6 +95,25 @@ pub(super) fn is_own(headers: &HeaderMap) -> bool {
         None => true,
         Some(sender) => sender.is_ok_and(|sender| authority(sender) == Some(host)),
     }
+}
+
+/// Whether a request names us by something that no stranger's name server
+/// answers for: an address, `localhost`, the node's name, or a name without a
+/// dot, as containers have. A page of a domain that is first its own and then
+/// resolves to us (DNS rebinding) is of our origin in the browser's eyes, but
+/// the browser still says whose name it asked for.
+pub(super) fn is_called_by_name(headers: &HeaderMap, node: &str) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| {
+        let authority: Authority = host.to_str().ok()?.parse().ok()?;
+        Some(authority.host().to_owned())
+    });
+    host.is_some_and(|host| {
+        let bare = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+        let is_label = !host.is_empty() && !host.contains(['.', ':']);
+        is_label
+            || host.eq_ignore_ascii_case(node)
+            || bare.unwrap_or(&host).parse::<IpAddr>().is_ok()
+    })
 }
 
 /// The authority of a URL; `None` for the origin `null`.
@@ -187,6 +207,11 @@ fn before(server: &Server, wish: Wish) -> Wish {
 /// The form makes no sense.
 #[derive(Debug, PartialEq, Eq)]
 struct Invalid;
+
+/// Whether a form can be read; for [`super::fuzz`].
+pub(super) fn makes_sense(form: &[u8], service: &str) -> bool {
+    read(form, service).is_ok()
+}
 
 /// Reads a form. Of several actions or backends the last one counts, as in
 /// `HAProxy`.
@@ -310,6 +335,41 @@ mod tests {
             assert!(!own(&[(name, value)]), "{name}: {value}");
         }
         assert!(!is_own(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn only_a_name_that_nobody_else_answers_for_is_ours() {
+        let ours = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", host.parse().unwrap());
+            is_called_by_name(&headers, "lb.example.org")
+        };
+        for host in [
+            "127.0.0.1:1936",
+            "10.0.0.5",
+            "[::1]:1936",
+            "[2001:db8::1]",
+            "localhost:1936",
+            "ha",
+            "ha:1936",
+            "LB.example.org:1936",
+        ] {
+            assert!(ours(host), "{host}");
+        }
+        for host in [
+            "evil.example:1936",
+            "lb.example.org.evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "ha.",
+            "",
+            ":1936",
+            "[evil.example]",
+            "a b",
+        ] {
+            assert!(!ours(host), "{host}");
+        }
+        assert!(!is_called_by_name(&HeaderMap::new(), "ha"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,13 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
-    time::sleep,
-};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::lease::Lease;
+use crate::desk::{lease::Lease, seats::Seat};
 
 /// The media type of Server-Sent Events.
 pub(super) const CONTENT_TYPE: &str = "text/event-stream";
@@ -48,8 +45,8 @@ pub(super) struct Follower<C> {
     pub(super) lease: Lease,
     /// The end of all.
     pub(super) ending: CancellationToken,
-    /// One of the places that followers share.
-    pub(super) _place: OwnedSemaphorePermit,
+    /// One of the seats that followers share.
+    pub(super) _seat: Seat,
 }
 
 impl<C: Course> Follower<C> {

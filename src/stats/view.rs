@@ -8,7 +8,10 @@ use tokio::time::Instant;
 
 use super::source::Source;
 use crate::{
-    counters::{ByClass, Distribution, Gauge, OwnCounter, Rate, Timing, Traffic, unix_seconds},
+    counters::{
+        ByClass, Distribution, Gauge, OwnCounter, Rate, Timing, TotalTally, Totals, Traffic,
+        unix_seconds,
+    },
     pool::{
         Server, Snapshot, Status,
         server::{Cause, CheckReport, Origin},
@@ -130,6 +133,30 @@ pub enum Kind {
     Server = 2,
 }
 
+/// Responses that were compressed.
+#[derive(Debug, Clone, Copy)]
+pub struct Compressed {
+    /// How many.
+    pub responses: u64,
+    /// Bytes given to the compressor.
+    pub bytes_in: u64,
+    /// Bytes taken from it.
+    pub bytes_out: u64,
+}
+
+impl Compressed {
+    fn of(totals: &Totals) -> Self {
+        let sum = |which: fn(&TotalTally) -> &OwnCounter| {
+            totals.tallies().map(|tally| which(tally).get()).sum()
+        };
+        Self {
+            responses: sum(|tally| &tally.compressed),
+            bytes_in: sum(|tally| &tally.compressed_in),
+            bytes_out: sum(|tally| &tally.compressed_out),
+        }
+    }
+}
+
 /// One row.
 #[derive(Debug, Clone)]
 pub struct StatRow {
@@ -192,10 +219,18 @@ pub struct StatRow {
     /// an operator clears them.
     pub latency: Option<Box<ByClass<Distribution>>>,
 
-    /// Requests that wait for a server to come back (backends); none waits at
-    /// a server that is there.
+    /// Requests that wait: at a server those of its users, at a backend all
+    /// others.
     pub queue: Option<Level>,
-    /// Requests that were refused for what they asked for, and would otherwise
+    /// Requests that may wait (servers that take only so many at a time).
+    pub queue_limit: Option<u32>,
+    /// Client connections that were closed at once, since their source had as
+    /// many as it may (frontends).
+    pub denied_connections: Option<u64>,
+    /// What was compressed (frontends and backends).
+    pub compressed: Option<Compressed>,
+    /// Requests that were refused for what they asked for, or since their
+    /// source asked too often, and would otherwise
     /// have come here.
     pub denied_requests: Option<u64>,
     /// Requests that could not be read.
@@ -306,6 +341,10 @@ pub struct Connections {
     pub rate: Level,
     /// Connections there ever were.
     pub total: u64,
+    /// Those of them that spoke HTTP/2.
+    pub http2: u64,
+    /// Requests that came over those.
+    pub http2_requests: u64,
 }
 
 /// A duration's average over the last 1,024 requests of each worker, and its
@@ -447,17 +486,21 @@ fn frontend_row(source: &Source) -> StatRow {
         proxy_id: FRONTEND_ID,
         // To a frontend a session is a connection, which carries many requests.
         sessions: (&counters.connections).into(),
-        sessions_limit: source.max_connections,
+        sessions_limit: source.admission.of_frontend(),
         sessions_total: counters.connections_total.get(),
         session_rate: (&counters.connection_rate).into(),
         connections: Some(Connections {
             rate: (&counters.connection_rate).into(),
             total: counters.connections_total.get(),
+            http2: totals.tallies().map(|t| t.http2_connections.get()).sum(),
+            http2_requests: totals.tallies().map(|t| t.http2_requests.get()).sum(),
         }),
         request_rate: Some((&totals.request_rate).into()),
         responses,
         denied_requests: Some(totals.tallies().map(|tally| tally.denied.get()).sum()),
         request_errors: Some(errors.sum()),
+        denied_connections: Some(counters.denied_connections.get()),
+        compressed: Some(Compressed::of(totals)),
         ..common(&traffic_of_all(source), status)
     }
 }
@@ -498,6 +541,7 @@ fn backend_row(source: &Source, snapshot: &Snapshot, footing: Footing, now: Inst
         queue: Some((&totals.backend.waiting).into()),
         // What is refused does not come so far.
         denied_requests: Some(0),
+        compressed: Some(Compressed::of(totals)),
         rebinds: Some(totals.tallies().map(|tally| tally.rebinds.get()).sum()),
         sessions: (&totals.backend.active).into(),
         session_rate: (&totals.request_rate).into(),
@@ -537,7 +581,9 @@ fn server_row(source: &Source, server: &Arc<Server>, now: Instant) -> StatRow {
         last_request: last_request(&counters.request_rate, counters.requests()),
         responses: latency.each_ref().map(Distribution::count),
         latency: Some(Box::new(latency)),
-        queue: Some(Level::default()),
+        queue: Some((&counters.waiting).into()),
+        queue_limit: server.maxconn.map(|_| source.maxqueue),
+        sessions_limit: server.maxconn.map(Into::into),
         observed_faults: Some(counters.tallies().map(|t| t.observed_faults.get()).sum()),
         needed_connections: Some(counters.needed.get()),
         idle_limit: Some((IDLE_PER_SERVER * source.process.workers) as u32),
@@ -644,6 +690,9 @@ fn common(traffic: &[&Traffic], status: RowStatus) -> StatRow {
         responses: ByClass::default(),
         latency: None,
         queue: None,
+        queue_limit: None,
+        denied_connections: None,
+        compressed: None,
         denied_requests: None,
         request_errors: None,
         connect_errors: None,

@@ -60,7 +60,12 @@ impl FromStr for Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "udp://{}:{}", self.host, self.port)
+        // An IPv6 address without brackets would take the port for a part of it.
+        if self.host.contains(':') {
+            write!(f, "udp://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "udp://{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -309,8 +314,8 @@ mod tests {
         let target = |text: &str| text.parse::<Target>().map(|target| target.to_string());
         assert_eq!(target("udp://logs:1514").unwrap(), "udp://logs:1514");
         assert_eq!(target("udp://10.0.0.9").unwrap(), "udp://10.0.0.9:514");
-        assert_eq!(target("udp://[::1]:99").unwrap(), "udp://::1:99");
-        assert_eq!(target("udp://::1").unwrap(), "udp://::1:514");
+        assert_eq!(target("udp://[::1]:99").unwrap(), "udp://[::1]:99");
+        assert_eq!(target("udp://::1").unwrap(), "udp://[::1]:514");
         for wrong in [
             "logs:514",
             "tcp://logs:514",

@@ -389,3 +389,16 @@ fn steering_from_the_shell_says_what_it_did() {
     );
     assert_eq!(ask(balancer.admin, "set server nodes/s1 state ready"), "\n");
 }
+
+#[test]
+fn a_page_in_a_browser_cannot_hide_commands_in_a_request() {
+    let balancer = balancer(&[]);
+    let hidden = "POST /;prompt;x HTTP/1.1\r\nHost: 127.0.0.1:9999\r\nOrigin: http://evil.example\r\n\
+                  Content-Type: text/plain\r\nContent-Length: 31\r\n\r\n\
+                  set server nodes/s1 state maint";
+    assert_eq!(ask(balancer.admin, hidden), "", "hung up on");
+    let states = ask(balancer.admin, "show servers state");
+    let s1 = states.lines().find(|line| line.contains(" s1 ")).unwrap();
+    // srv_admin_state: nobody has asked for maintenance.
+    assert_eq!(s1.split(' ').nth(6), Some("0"), "{s1}");
+}

@@ -1,6 +1,9 @@
 //! What a wrong word on the command line gets: one line that says what to do.
 
-use std::net::TcpListener;
+use std::{
+    net::TcpListener,
+    process::{Command, Stdio},
+};
 
 use super::support::{cluster::Balancer, process::Process};
 
@@ -24,11 +27,56 @@ fn a_wrong_flag_names_the_right_one() {
 }
 
 #[test]
+fn a_mistake_points_to_the_help_that_lists_the_flags() {
+    for (args, help) in [
+        (["agent", "--prot=1"], "tidings agent --help"),
+        (["demo", "--prot=1"], "tidings demo --help"),
+        (["top", "--stats=x"], "tidings top --help"),
+        (["drain", "--admin=x"], "tidings drain --help"),
+        (["--retries=-1", "--explain"], "tidings --help"),
+    ] {
+        let (code, said) = run(&args);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.ends_with(&format!("(see `{help}`)")), "{said}");
+    }
+}
+
+/// Runs a subcommand whose stdout nobody reads.
+fn unread(args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command
+        .args(args)
+        .env_clear()
+        .stdout(writer)
+        .stderr(Stdio::piped());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), said)
+}
+
+#[test]
+fn who_stops_reading_gets_no_message_and_what_was_asked_is_done() {
+    let servers = ["--server", "s1=127.0.0.1:1", "--server", "s2=127.0.0.1:1"];
+    let balancer = Balancer::start(&servers);
+    let (stats, admin) = (balancer.stats.to_string(), balancer.admin.to_string());
+    let quiet = (Some(0), String::new());
+    for what in ["servers", "members", "events", "healthcheck"] {
+        assert_eq!(unread(&[what, "--stats", &stats]), quiet, "{what}");
+    }
+    assert_eq!(unread(&["maint", "s1", "s2", "--admin", &admin]), quiet);
+    balancer.wait_for(&[("s1", "maint"), ("s2", "maint")]);
+}
+
+#[test]
 fn a_wrong_value_says_what_would_be_right() {
     for (args, hint) in [
         (vec!["serve", "--timeout-client", "5"], "500ms"),
         (vec!["serve", "--gossip-key", "abc"], "tidings keygen"),
         (vec!["serve", "--balance", "robin"], "roundrobin"),
+        (vec!["serve", "--workers", "0"], "number of threads, 1 to"),
+        (vec!["serve", "--retries", "-1"], "try again, 0 or more"),
         (vec!["serve", "--server", "s1"], "s1=10.0.0.5:3000"),
         (vec!["agent", "--port", "0"], "port"),
         (vec!["agent"], "--port"),

@@ -5,6 +5,7 @@
 //! never reads a clock, never logs and never waits, so a simulation can run
 //! many of them over virtual time.
 
+pub(super) mod admit;
 mod moving;
 
 use std::{
@@ -21,9 +22,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
+    admission::Admission,
     identity::{Id, MAX_ID, MetaError},
     lifeline::{LineNews, Lines},
     profile,
+    rate::Bucket,
     records::{self, MAX_RECORDS, Shared},
     seeds::{Company, pause_alone},
     table::Table,
@@ -76,6 +79,8 @@ const MAX_HUNTED: usize = 64;
 /// through us.
 const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
 const WELCOME_PAUSE: Duration = Duration::from_millis(100);
+const FEED_PAUSE: Duration = Duration::from_millis(100);
+const REBIRTH_PAUSE: Duration = Duration::from_millis(100);
 /// The most addresses whose last answer is remembered.
 const MAX_ANSWERS: usize = 4096;
 /// A clock may be wrong by this much; who claims more is not followed.
@@ -110,6 +115,11 @@ impl Roster {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn speaker(&self) -> &Id {
+        &self.from
+    }
+
     /// The address of the node that speaks.
     pub(super) fn addr(&self) -> SocketAddr {
         self.from.addr()
@@ -121,6 +131,7 @@ impl Roster {
 pub(super) struct Birth {
     pub(super) addr: SocketAddr,
     pub(super) meta: Meta,
+    pub(super) admission: Admission,
     /// Wall clock at `now`, unix milliseconds; also the epoch.
     pub(super) unix_ms: u64,
     pub(super) now: Instant,
@@ -157,6 +168,12 @@ pub(super) struct Core {
     hunting: bool,
     life: Life,
     local_changed: bool,
+    /// What is left for answers that fill a packet.
+    feeds: Bucket,
+    /// Whose word counts.
+    admission: Admission,
+    /// The last address that did not.
+    refused: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +188,8 @@ enum Answer {
     Welcome,
     Correction,
     Records,
+    Feed,
+    Rebirth,
 }
 
 /// What a timer is for.
@@ -226,6 +245,9 @@ impl Core {
             hunting: false,
             life: Life::Running,
             local_changed: true,
+            feeds: Bucket::full(birth.now),
+            admission: birth.admission.clone(),
+            refused: None,
         })
     }
 
@@ -324,11 +346,12 @@ impl Core {
     }
 
     /// Takes over what a peer told in a state sync.
-    pub(super) fn merge(&mut self, roster: Roster, now: Instant) {
+    pub(super) fn merge(&mut self, roster: Roster, now: Instant) -> Result<(), DropReason> {
         self.effects.now = now;
         if self.life != Life::Running {
-            return;
+            return Ok(());
         }
+        let roster = self.admit_roster(roster)?;
         self.merge_records(roster.records);
         let own = self.foca.identity().addr();
         let (ours, theirs): (Vec<_>, Vec<_>) = std::iter::once((roster.from, 0))
@@ -359,6 +382,7 @@ impl Core {
         self.apply(updates, self.synced);
         self.synced = true;
         self.plan_sync();
+        Ok(())
     }
 
     /// Takes in what became of a lifeline to us.
@@ -514,14 +538,10 @@ impl Core {
         let header: Header<Id> = postcard::take_from_bytes(body)
             .map(|(header, _)| header)
             .map_err(|_| DropReason::Malformed)?;
-        let own = self.foca.identity();
-        if header.src.addr() == own.addr() {
+        if header.src.addr() == self.foca.identity().addr() {
             return Ok(());
         }
-        if !header.src.reachable() {
-            return Err(DropReason::Malformed);
-        }
-        self.admit(body)?;
+        let body = self.admit(&header, body)?;
         if let Some(later) = self.later_life(&header.src) {
             // Its clock went back; this shows it the life it has to beat.
             // Were foca to hear it, the two would tell each other "you are
@@ -529,14 +549,18 @@ impl Core {
             self.correct(later);
             return Ok(());
         }
+        let own = self.foca.identity();
         if header.dst.addr() == own.addr() && header.dst != *own {
-            self.correct_about_us(&header);
+            self.correct_about_us(&header, body.len());
+        }
+        if !self.passes_on(&header.message) || !self.may_feed(&header) {
+            return Ok(());
         }
         self.note_sign_of_life(header.src.member_id());
         self.wind_records();
         self.effects.stirred = true;
         self.foca
-            .handle_data(body, &mut self.effects)
+            .handle_data(&body, &mut self.effects)
             .map_err(|_| DropReason::Malformed)
     }
 
@@ -550,28 +574,13 @@ impl Core {
         }
     }
 
-    /// Refuses a packet that would make the table overflow.
-    fn admit(&self, body: &[u8]) -> Result<(), DropReason> {
-        let known = self.known();
-        if known + MAX_IN_PACKET <= MAX_MEMBERS {
-            return Ok(());
-        }
-        let named = addresses_in(body).ok_or(DropReason::Malformed)?;
-        let strangers = named
-            .into_iter()
-            .filter(|addr| self.known_at(*addr).is_none())
-            .count();
-        if known + strangers > MAX_MEMBERS {
-            return Err(DropReason::TableFull);
-        }
-        Ok(())
-    }
-
     /// The sender takes us for another life of this node: it knew us before
     /// a restart, or has not heard our latest words yet.
-    fn correct_about_us(&mut self, header: &Header<Id>) {
+    fn correct_about_us(&mut self, header: &Header<Id>, length: usize) {
         self.outlive(&header.dst);
-        if header.message != Message::Announce {
+        // Our former self took about as much room.
+        let cheap = self.announcement_to(&header.src) <= 2 * length;
+        if header.message != Message::Announce && cheap {
             self.correct(header.src.clone());
         }
     }
@@ -582,7 +591,10 @@ impl Core {
         if id.addr() == self.foca.identity().addr() {
             return Ok(());
         }
-        if !id.reachable() {
+        self.vet(&id)?;
+        if body.len() < self.announcement_to(&id) {
+            // It is padded, so that nobody can have more sent to another
+            // than it sends itself.
             return Err(DropReason::Malformed);
         }
         if self.known() >= MAX_MEMBERS && self.known_at(id.addr()).is_none() {
@@ -602,7 +614,9 @@ impl Core {
         let differs = digest != self.records.lock().digest();
         if differs
             && self.table.is_active(sender)
-            && self.may_answer(sender, Answer::Records, CORRECTION_PAUSE)
+            // One for all: a roster is large, and who sends a digest may be
+            // another than it says.
+            && self.may_answer(self.foca.identity().addr(), Answer::Records, CORRECTION_PAUSE)
         {
             self.syncs.push_back(sender);
         }
@@ -621,7 +635,10 @@ impl Core {
         let wall = self.wall_clock();
         if other.win_addr_conflict(own) && other.epoch() < wall + MAX_AHEAD {
             let reborn = own.reborn(other.epoch() + 1);
-            self.become_id(reborn);
+            // It goes to everyone, so not for each forged word of a later life.
+            if self.may_answer(reborn.addr(), Answer::Rebirth, REBIRTH_PAUSE) {
+                self.become_id(reborn);
+            }
         }
     }
 
@@ -832,8 +849,7 @@ impl Core {
     }
 
     fn greet(&mut self, whom: impl IntoIterator<Item = SocketAddr>) {
-        let own = self.foca.identity();
-        let hello = Bytes::from(postcard::to_allocvec(own).unwrap_or_default());
+        let hello = Bytes::from(admit::hello(self.foca.identity()));
         self.effects
             .sends
             .extend(whom.into_iter().map(|to| Outgoing {
@@ -1027,21 +1043,6 @@ impl foca::Runtime<Id> for Effects {
             event => self.set_timer(after, Due::Foca(event)),
         }
     }
-}
-
-/// Every address that a packet names.
-fn addresses_in(body: &[u8]) -> Option<Vec<SocketAddr>> {
-    let (header, mut rest) = postcard::take_from_bytes::<Header<Id>>(body).ok()?;
-    let mut named = vec![header.src.addr()];
-    if let Some((count, members)) = rest.split_first_chunk() {
-        rest = members;
-        for _ in 0..u16::from_be_bytes(*count) {
-            let (member, after) = postcard::take_from_bytes::<foca::Member<Id>>(rest).ok()?;
-            named.push(member.id().addr());
-            rest = after;
-        }
-    }
-    Some(named)
 }
 
 /// What foca refuses in our own calls is stale (a timer of a former state)

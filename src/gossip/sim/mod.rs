@@ -13,6 +13,7 @@
 //! measures how clusters of different sizes do.
 
 mod chaos;
+mod hostile;
 mod moves;
 mod partitions;
 mod report;
@@ -31,6 +32,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::Instant;
 
 use super::{
+    Admission,
     core::{Birth, Core, Roster},
     identity::Id,
     timers::Timers,
@@ -186,7 +188,7 @@ impl Sim {
             let others: Vec<_> = others.map(|id| (id.clone(), 0)).collect();
             if let [(first, _), rest @ ..] = &others[..] {
                 let roster = Roster::forged(first.clone(), rest.to_vec());
-                sim.act(node, |core, now| core.merge(roster, now));
+                sim.act(node, |core, now| core.merge(roster, now).unwrap());
             }
             // One probe's period: nobody has missed anyone before all are there.
             sim.run(Duration::from_micros(250_000 / size as u64));
@@ -210,6 +212,7 @@ impl Sim {
         Birth {
             addr: addr(node),
             meta,
+            admission: Admission::default(),
             unix_ms: EPOCH + (self.now - self.start).as_millis() as u64,
             now: self.now,
             seed: self.rng.random(),
@@ -359,12 +362,12 @@ impl Sim {
             }
             Happening::Ask(asker, _, roster) => {
                 let ours = node.core.roster(Some(roster.addr()));
-                node.core.merge(roster, now);
+                node.core.merge(roster, now).unwrap();
                 if self.network.connects(at, asker) {
                     self.queue.set(now + MS, Happening::Reply(asker, ours));
                 }
             }
-            Happening::Reply(_, roster) => node.core.merge(roster, now),
+            Happening::Reply(_, roster) => node.core.merge(roster, now).unwrap(),
         }
         self.round(at);
     }

@@ -7,7 +7,8 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::{EPOCH, MS, SECOND, Sim, addr, meta, name, seeds, spread};
 use crate::{
     gossip::{
-        core::{Birth, Core, MAX_MEMBERS, Roster},
+        Admission,
+        core::{Birth, Core, MAX_MEMBERS, Roster, admit::hello},
         identity::Id,
         wire::{DropReason, Key, Keyring, Kind},
     },
@@ -215,6 +216,7 @@ fn a_node_whose_clock_went_back_outlives_its_former_self() {
         let birth = Birth {
             addr: addr(2),
             meta: meta(2, Phase::Ready),
+            admission: Admission::default(),
             unix_ms: EPOCH - 60_000,
             now: sim.now,
             seed,
@@ -237,6 +239,7 @@ fn a_node_whose_clock_is_far_behind_stays_outside_without_a_quarrel() {
     let birth = Birth {
         addr: addr(2),
         meta: meta(2, Phase::Ready),
+        admission: Admission::default(),
         unix_ms: EPOCH - 2 * 3_600_000,
         now: sim.now,
         seed: 1,
@@ -256,12 +259,13 @@ fn an_epoch_far_ahead_is_not_followed() {
     let mut core = Core::new(&Birth {
         addr: addr(7),
         meta: meta(7, Phase::Ready),
+        admission: Admission::default(),
         unix_ms: EPOCH,
         now: sim.now,
         seed: 0,
     })
     .unwrap();
-    let hello = postcard::to_allocvec(&forged).unwrap();
+    let hello = hello(&forged);
     core.receive(addr(1), Kind::Hello, &hello, sim.now).unwrap();
     let announce = core.next_send().unwrap();
     sim.act(1, |core, now| {
@@ -581,14 +585,14 @@ fn the_table_does_not_grow_beyond_its_bound() {
     let mut sim = Sim::new(1, 0.0);
     sim.start(0, &[]);
     let stranger = |n: u32| {
-        let ip = Ipv4Addr::from_bits(0x0b00_0000 + n);
+        let ip = Ipv4Addr::from_bits(0x0ac0_0000 + n);
         Id::new((ip, 7946).into(), EPOCH, &meta(1, Phase::Ready)).unwrap()
     };
     let full = (0..5000).map(|n| (stranger(n), 0)).collect();
     let roster = Roster::forged(stranger(6000), full);
-    sim.act(0, |core, now| core.merge(roster, now));
+    sim.act(0, |core, now| core.merge(roster, now).unwrap());
     assert_eq!(sim.nodes[&0].core.view().len(), MAX_MEMBERS + 1);
-    let hello = postcard::to_allocvec(&stranger(7000)).unwrap();
+    let hello = hello(&stranger(7000));
     sim.act(0, |core, now| {
         let refused = core.receive(addr(9), Kind::Hello, &hello, now);
         assert_eq!(refused, Err(DropReason::TableFull));
@@ -600,20 +604,20 @@ fn thousands_of_joins_a_second_are_borne() {
     let mut sim = Sim::cluster(1, 0.0, 3);
     let mut refused = 0;
     for n in 0..20_000_u32 {
-        let ip = Ipv4Addr::from_bits(0x0b00_0000 + n);
+        let ip = Ipv4Addr::from_bits(0x0ac0_0000 + n);
         let id = Id::new((ip, 7946).into(), EPOCH, &meta(1, Phase::Ready)).unwrap();
-        let hello = postcard::to_allocvec(&id).unwrap();
+        let hello = hello(&id);
         let header = foca::Header {
             src: id,
             src_incarnation: 0,
             dst: Id::new(addr(0), EPOCH, &meta(0, Phase::Ready)).unwrap(),
-            message: foca::Message::<Id>::Announce,
+            message: foca::Message::<Id>::Gossip,
         };
-        let announce = postcard::to_allocvec(&header).unwrap();
+        let word = postcard::to_allocvec(&header).unwrap();
         let from = (ip, 7946).into();
         sim.act(0, |core, now| {
             core.receive(from, Kind::Hello, &hello, now).ok();
-            let joined = core.receive(from, Kind::Foca, &announce, now);
+            let joined = core.receive(from, Kind::Foca, &word, now);
             refused += usize::from(joined == Err(DropReason::TableFull));
         });
         if n % 100 == 0 {
@@ -633,7 +637,7 @@ fn a_member_that_says_nonsense_of_itself_is_a_member_and_no_server() {
         .unreadable();
     let before = sim.nodes[&0].events.len();
     let roster = Roster::forged(id, Vec::new());
-    sim.act(0, |core, now| core.merge(roster, now));
+    sim.act(0, |core, now| core.merge(roster, now).unwrap());
     sim.run(100 * MS);
     let node = &sim.nodes[&0];
     assert!(node.core.view().iter().any(|row| row.meta.is_none()));

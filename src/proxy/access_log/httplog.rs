@@ -10,7 +10,7 @@ use crate::proxy::exchange::{Affinity, CookieSent};
 /// Writes `%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %CC %CS %tsc
 /// %ac/%fc/%bc/%sc/%rc %sq/%bq %{+Q}r`.
 ///
-/// No cookie and no header is captured here, and nothing waits in a queue.
+/// No cookie and no header is captured here.
 #[derive(Debug)]
 pub(super) struct Httplog {
     names: Names,
@@ -85,6 +85,8 @@ fn write_state(line: &mut Vec<u8>, record: &Record) {
         frontend,
         backend,
         server,
+        server_queue,
+        backend_queue,
     } = record.load;
     text(line, record.termination.as_str());
     line.extend(cookie_flags(record.affinity, record.cookie_sent));
@@ -97,7 +99,11 @@ fn write_state(line: &mut Vec<u8>, record: &Record) {
         text(line, "+");
     }
     number(line, record.retries);
-    text(line, " 0/0 ");
+    text(line, " ");
+    number(line, server_queue);
+    text(line, "/");
+    number(line, backend_queue);
+    text(line, " ");
 }
 
 /// The third and the fourth character of the termination state (8.5).

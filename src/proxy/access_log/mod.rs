@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     counters::Counter,
-    http1::{Request, Version},
+    http1::Request,
     lines::{Lines, Out, Text},
     pool::Server,
     syslog::{self, Severity, Syslog},
@@ -102,16 +102,21 @@ pub(super) struct RequestLine {
     text: Box<str>,
     /// How long the method is.
     method: usize,
-    version: Version,
+    version: &'static str,
 }
 
 impl RequestLine {
-    pub(super) fn new(request: &Request<'_, '_>) -> Self {
+    /// `http2` says that the client speaks that.
+    pub(super) fn new(request: &Request<'_, '_>, http2: bool) -> Self {
         let (method, target) = (request.method.as_str(), request.target);
         Self {
             text: [method, target].concat().into(),
             method: method.len(),
-            version: request.version,
+            version: if http2 {
+                "HTTP/2.0"
+            } else {
+                request.version.as_str()
+            },
         }
     }
 
@@ -124,7 +129,7 @@ impl RequestLine {
     }
 
     fn version(&self) -> &'static str {
-        self.version.as_str()
+        self.version
     }
 }
 
@@ -174,6 +179,10 @@ pub(super) struct ServerLoad {
     pub(super) backend: u32,
     /// Requests of the server (`srv_conn`).
     pub(super) server: u32,
+    /// Requests that waited before this one at the server (`srv_queue`).
+    pub(super) server_queue: u32,
+    /// The same at the backend (`backend_queue`).
+    pub(super) backend_queue: u32,
 }
 
 impl AccessLog {
@@ -254,6 +263,8 @@ impl AccessLog {
                 frontend: connections,
                 backend: 0,
                 server: 0,
+                server_queue: 0,
+                backend_queue: 0,
             },
             retries: 0,
             redispatched: false,
@@ -350,6 +361,7 @@ mod tests {
             target: "127.0.0.1:3000".into(),
             weight: 1,
             check: None,
+            tags: std::collections::BTreeMap::new(),
         };
         let service = "nodes".parse().unwrap();
         let mut state = State::new(service, vec![server], Instant::now());
@@ -375,13 +387,15 @@ mod tests {
                 frontend: 1,
                 backend: 0,
                 server: 0,
+                server_queue: 0,
+                backend_queue: 0,
             },
             retries: 0,
             redispatched: false,
             request: Some(RequestLine {
                 text: format!("GET{target}").into(),
                 method: 3,
-                version: Version::Http11,
+                version: "HTTP/1.1",
             }),
             why: None,
         }
@@ -391,7 +405,7 @@ mod tests {
     fn a_target_is_logged_as_it_was_asked_for() {
         for target in ["/a?x=1", "http://host:81/a?b", "/"] {
             let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
-            let line = Request::read(head.as_bytes(), RequestLine::new);
+            let line = Request::read(head.as_bytes(), |request| RequestLine::new(request, false));
             let line = line.unwrap().expect("a whole head");
             assert_eq!((line.method(), line.target()), ("GET", target));
             assert_eq!(line.version(), "HTTP/1.1");

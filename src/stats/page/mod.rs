@@ -300,7 +300,7 @@ impl Page<'_> {
     fn foot(&self) -> Markup {
         let process = &self.source.process;
         let listening: Vec<String> = process.http.iter().map(ToString::to_string).collect();
-        let limit = self.source.max_connections;
+        let limit = self.source.admission.of_process();
         html! {
             footer {
                 section {

@@ -21,9 +21,11 @@ pub enum Outcome {
     Unsupported,
     /// It was not possible now.
     Failed,
+    /// The page was asked for under a name that is not sure to be ours.
+    Misnamed,
 }
 
-const ALL: [Outcome; 8] = [
+const ALL: [Outcome; 9] = [
     Outcome::Done,
     Outcome::Nothing,
     Outcome::Partly,
@@ -32,6 +34,7 @@ const ALL: [Outcome; 8] = [
     Outcome::Denied,
     Outcome::Unsupported,
     Outcome::Failed,
+    Outcome::Misnamed,
 ];
 
 impl Outcome {
@@ -51,6 +54,7 @@ impl Outcome {
             Self::Denied => "DENY",
             Self::Unsupported => "IVAL",
             Self::Failed => "UNKN",
+            Self::Misnamed => "HOST",
         }
     }
 
@@ -74,6 +78,11 @@ impl Outcome {
             Self::Denied => "Action denied.",
             Self::Unsupported => "Invalid requests (unsupported method).",
             Self::Failed => "Unexpected result: gossip does not take it now. Try again.",
+            Self::Misnamed => {
+                "Action denied: without a password the page steers only under an IP address, \
+                 localhost, the node's name or one without a dot; set --stats-auth to steer it \
+                 under any other."
+            }
         }
     }
 

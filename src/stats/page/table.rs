@@ -216,7 +216,7 @@ impl Line<'_> {
         let queue = self.row.queue;
         self.add(Value::count(queue.map(|queue| queue.now)));
         self.add(Value::count(queue.map(|queue| queue.max)));
-        self.nothing(1);
+        self.add(Value::count(self.row.queue_limit));
     }
 
     fn session_rate(&mut self) {

@@ -68,7 +68,7 @@ fn class(change: &Change) -> &'static str {
             Status::Maint => "maintain",
         },
         Change::Clash | Change::Refused => "active_down",
-        Change::Left | Change::Replaced => "active_no_check",
+        Change::Left | Change::Removed | Change::Replaced => "active_no_check",
     }
 }
 

@@ -48,6 +48,9 @@ pub fn render(source: &Source, rows: &Rows, now: Instant) -> String {
     families.extend(cluster(rows, &(source.members)()));
     families.push(detection(source.pool.timeline()));
     families.extend(others(&source.figures));
+    for now in &source.figures_of_the_moment {
+        families.extend(others(&now()));
+    }
     families.retain(|family| !family.get_metric().is_empty());
     encode(&families)
 }
@@ -370,6 +373,8 @@ mod tests {
             L4Ok,
             L4Timeout,
             L4Connection,
+            L6Timeout,
+            L6Response,
             L7Ok,
             L7Timeout,
             L7Response,

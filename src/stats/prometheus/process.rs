@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     family::{family, sample},
-    row::{limit, one_if},
+    row::one_if,
 };
 use crate::{
     membership::MemberState,
@@ -43,31 +43,32 @@ const NONE: &[(&str, FigureKind, &str)] = &[
     ("haproxy_process_pool_allocated_bytes", GAUGE, "Memory in pools; there are none."),
     ("haproxy_process_pool_used_bytes", GAUGE, "Memory used in pools; there are none."),
     ("haproxy_process_pool_failures_total", COUNTER, "Failures of pools; there are none."),
-    ("haproxy_process_max_ssl_connections", GAUGE, "Limit on TLS connections; there are none."),
-    ("haproxy_process_current_ssl_connections", GAUGE, "TLS connections; there are none."),
-    ("haproxy_process_ssl_connections_total", COUNTER, "TLS connections; there are none."),
+    ("haproxy_process_max_ssl_connections", GAUGE, "Limit on TLS connections; 0 is none."),
     ("haproxy_process_limit_ssl_rate", GAUGE, "Limit on TLS sessions a second; 0 is none."),
-    ("haproxy_process_current_ssl_rate", GAUGE, "TLS sessions in the last second; there are none."),
-    ("haproxy_process_max_ssl_rate", GAUGE, "Most TLS sessions in a second; there are none."),
-    ("haproxy_process_current_frontend_ssl_key_rate", GAUGE, "TLS keys computed; there are none."),
-    ("haproxy_process_max_frontend_ssl_key_rate", GAUGE, "Most TLS keys computed in a second; there are none."),
-    ("haproxy_process_frontend_ssl_reuse", GAUGE, "TLS sessions taken up again, in percent; there are none."),
-    ("haproxy_process_current_backend_ssl_key_rate", GAUGE, "TLS keys computed; there are none."),
-    ("haproxy_process_max_backend_ssl_key_rate", GAUGE, "Most TLS keys computed in a second; there are none."),
-    ("haproxy_process_ssl_cache_lookups_total", COUNTER, "Look-ups of TLS sessions; there are none."),
-    ("haproxy_process_ssl_cache_misses_total", COUNTER, "TLS sessions not found; there are none."),
+    ("haproxy_process_ssl_cache_lookups_total", COUNTER, "Look-ups of TLS sessions; tickets need none."),
+    ("haproxy_process_ssl_cache_misses_total", COUNTER, "TLS sessions not found; tickets need none."),
     ("haproxy_process_max_pipes", GAUGE, "Limit on pipes; none are used."),
     ("haproxy_process_pipes_used_total", COUNTER, "Pipes used; none are."),
     ("haproxy_process_pipes_free_total", COUNTER, "Pipes free; none are used."),
     ("haproxy_process_limit_connection_rate", GAUGE, "Limit on connections a second; 0 is none."),
     ("haproxy_process_limit_session_rate", GAUGE, "Limit on sessions a second; 0 is none."),
-    ("haproxy_process_http_comp_bytes_in_total", COUNTER, "Bytes to be compressed; nothing is."),
-    ("haproxy_process_http_comp_bytes_out_total", COUNTER, "Bytes compressed; nothing is."),
     ("haproxy_process_limit_http_comp", GAUGE, "Limit on compressed bytes a second; 0 is none."),
-    ("haproxy_process_current_zlib_memory", GAUGE, "Memory for compression; nothing is compressed."),
     ("haproxy_process_max_zlib_memory", GAUGE, "Limit on memory for compression; 0 is none."),
     ("haproxy_process_unstoppable_jobs", GAUGE, "What cannot be stopped; there is nothing."),
     ("haproxy_process_recv_logs_total", COUNTER, "Log lines received from others; none are taken."),
+];
+
+/// What there is here too, and nobody counts.
+#[rustfmt::skip]
+const NOT_COUNTED: &[(&str, FigureKind, &str)] = &[
+    ("haproxy_process_current_ssl_rate", GAUGE, "TLS sessions in the last second; not counted."),
+    ("haproxy_process_max_ssl_rate", GAUGE, "Most TLS sessions in a second; not counted."),
+    ("haproxy_process_current_frontend_ssl_key_rate", GAUGE, "TLS keys computed; not counted."),
+    ("haproxy_process_max_frontend_ssl_key_rate", GAUGE, "Most TLS keys computed in a second; not counted."),
+    ("haproxy_process_frontend_ssl_reuse", GAUGE, "TLS sessions taken up again, in percent; not counted."),
+    ("haproxy_process_current_backend_ssl_key_rate", GAUGE, "TLS keys computed; not counted."),
+    ("haproxy_process_max_backend_ssl_key_rate", GAUGE, "Most TLS keys computed in a second; not counted."),
+    ("haproxy_process_current_zlib_memory", GAUGE, "Memory for compression; not counted."),
 ];
 
 type ProcessMetric = (
@@ -86,10 +87,14 @@ const PROCESS: &[ProcessMetric] = &[
     ("haproxy_process_start_time_seconds", GAUGE, "Unix time of the start.", |c| c.source.process.started_unix as f64),
     ("haproxy_process_max_fds", GAUGE, "File descriptors allowed.", |c| fds(c.source)),
     ("haproxy_process_max_sockets", GAUGE, "Sockets allowed: as many as descriptors.", |c| fds(c.source)),
-    ("haproxy_process_max_connections", GAUGE, "Client connections that the descriptors suffice for.", |c| limit(c.frontend)),
-    ("haproxy_process_hard_max_connections", GAUGE, "Client connections that the descriptors suffice for.", |c| limit(c.frontend)),
+    ("haproxy_process_max_connections", GAUGE, "Client connections that there may be.", |c| c.source.admission.of_process().map_or(f64::NAN, Into::into)),
+    ("haproxy_process_hard_max_connections", GAUGE, "Client connections that the descriptors suffice for.", |c| c.source.admission.most().map_or(f64::NAN, Into::into)),
     ("haproxy_process_current_connections", GAUGE, "Client connections that are open.", |c| c.frontend.sessions.now.into()),
     ("haproxy_process_connections_total", COUNTER, "Client connections accepted.", |c| c.frontend.sessions_total as f64),
+    ("haproxy_process_current_ssl_connections", GAUGE, "Client connections that are over TLS.", |c| c.source.totals.frontend.tls.get().into()),
+    ("haproxy_process_ssl_connections_total", COUNTER, "Client connections that took a TLS handshake.", |c| c.source.totals.tallies().map(|tally| tally.tls_connections.get()).sum::<u64>() as f64),
+    ("haproxy_process_http_comp_bytes_in_total", COUNTER, "Bytes given to the compressor.", |c| c.frontend.compressed.map_or(0, |c| c.bytes_in) as f64),
+    ("haproxy_process_http_comp_bytes_out_total", COUNTER, "Bytes taken from the compressor.", |c| c.frontend.compressed.map_or(0, |c| c.bytes_out) as f64),
     ("haproxy_process_current_connection_rate", GAUGE, "Client connections accepted in the last second.", |c| c.frontend.session_rate.now.into()),
     ("haproxy_process_max_connection_rate", GAUGE, "Most client connections accepted in a second.", |c| c.frontend.session_rate.max.into()),
     ("haproxy_process_current_session_rate", GAUGE, "Client connections accepted in the last second.", |c| c.frontend.session_rate.now.into()),
@@ -134,6 +139,10 @@ pub(super) fn process(source: &Source, frontend: &StatRow, now: Instant) -> Vec<
     families.extend(NONE.iter().map(|(name, kind, help)| {
         let none = sample(vec![], *kind, 0.0);
         family(name, *kind, help, vec![none])
+    }));
+    families.extend(NOT_COUNTED.iter().map(|(name, kind, help)| {
+        let unknown = sample(vec![], *kind, f64::NAN);
+        family(name, *kind, help, vec![unknown])
     }));
     families.extend(PROCESS.iter().map(|(name, kind, help, read)| {
         family(

@@ -263,6 +263,7 @@ pub(super) fn table() -> Vec<Row> {
     broken_chunks(&mut table);
     trailers(&mut table);
     connection_options(&mut table);
+    claims(&mut table);
     sizes(&mut table);
     several_requests(&mut table);
     hang_ups(&mut table);
@@ -389,11 +390,6 @@ fn versions(table: &mut Table) {
         BAD_VERSION,
         "9112 §2.3: another major version",
         ["GET / HTTP/0.9", "GET / HTTP/2.0", "GET / HTTP/3.0"].map(asking),
-    );
-    table.refused(
-        BAD_VERSION,
-        "9113 §3.4: the preface of HTTP/2 is for those who speak it",
-        ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
     );
     table.refused(
         BAD,
@@ -868,18 +864,16 @@ fn codings_out_of_place(table: &mut Table) {
              transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         ],
     );
-    for lines in [
-        "content-length: 5\r\ntransfer-encoding: chunked",
-        "transfer-encoding: chunked\r\ncontent-length: 5",
-        "content-length: 0\r\ntransfer-encoding: chunked",
-    ] {
-        table.add(
-            "9112 §6.3: beside chunked a length means nothing, and the connection is not trusted",
-            post(lines, "2\r\nhi\r\n0\r\n\r\n"),
-            &[b"POST / HTTP/1.1\nhost: test\ntransfer-encoding: chunked\n\nhi"],
-            End::Closed,
-        );
-    }
+    table.refused(
+        BAD,
+        "9112 §6.1: both a length and a coding",
+        [
+            "content-length: 5\r\ntransfer-encoding: chunked",
+            "transfer-encoding: chunked\r\ncontent-length: 5",
+            "content-length: 0\r\ntransfer-encoding: chunked",
+        ]
+        .map(|lines| post(lines, "2\r\nhi\r\n0\r\n\r\n")),
+    );
     table.refused(
         BAD,
         "9112 §6.3: beside chunked a length that is none",
@@ -1207,6 +1201,36 @@ fn connection_options(table: &mut Table) {
         get("x-forwarded-for: 203.0.113.1\r\nx-forwarded-proto: https\r\nx-forwarded-port: 1"),
         "GET / HTTP/1.1\nhost: test\nx-forwarded-for: 203.0.113.1",
     );
+}
+
+/// What a client says of itself, or of another, in every shape.
+fn claims(table: &mut Table) {
+    const CLAUSE: &str = "design: what servers are told of a client no client takes away";
+    table.passes(
+        CLAUSE,
+        get(
+            "Connection: X-Forwarded-For, Forwarded, X-Forwarded-Proto, X-Real-IP\r\n\
+             x-forwarded-for: 203.0.113.1\r\nforwarded: for=203.0.113.1\r\n\
+             x-forwarded-proto: https\r\nx-real-ip: 203.0.113.1",
+        ),
+        "GET / HTTP/1.1\nhost: test\nx-forwarded-for: 203.0.113.1\n\
+         forwarded: for=203.0.113.1\nx-real-ip: 203.0.113.1",
+    );
+    let long = vec![b"203.0.113.1".as_slice(); 1200].join(&b", "[..]);
+    for value in [
+        &b"203.0.113.1\r\nx-forwarded-for: 203.0.113.2"[..],
+        b"203.0.113.1\r\nx-forwarded-for: 203.0.113.1",
+        b"127.0.0.1",
+        b"",
+        b",",
+        b"unknown, \xe4\xff, \"",
+        &long,
+    ] {
+        let field = join(&[b"x-forwarded-for: ", value]);
+        let mut arrives = join(&[ARRIVED.as_bytes(), b"\n", &field]);
+        arrives.retain(|byte| *byte != b'\r');
+        table.passes(CLAUSE, get(&field), &arrives);
+    }
 }
 
 fn sizes(table: &mut Table) {

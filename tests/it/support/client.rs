@@ -137,6 +137,14 @@ impl Client {
         Ok(rest)
     }
 
+    /// Whether nothing has come that was not read yet.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket");
+        peeked.is_err_and(|err| err.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// The socket itself.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream

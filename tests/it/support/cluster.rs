@@ -22,6 +22,7 @@ use super::{
 pub(crate) struct Balancer {
     pub(crate) process: Process,
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<SocketAddr>,
     desk: Desk,
     pub(crate) gossip: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -42,6 +43,13 @@ impl Balancer {
         let any = "127.0.0.1:0".parse().expect("an address");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Self::start_at(Place::Here, [any, any, gossip, any], flags)
+    }
+
+    /// Starts one that has so many descriptors.
+    pub(crate) fn start_with_descriptors(most: u32, flags: &[&str]) -> Self {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::start_at(Place::WithDescriptors(most), [any; 4], flags)
     }
 
     /// Starts one on a host.
@@ -83,14 +91,21 @@ impl Balancer {
         let line = process.says("the balancer takes requests", |line| {
             line.contains("takes requests on").then(|| line.to_owned())
         });
+        let address = |word: &str| word.trim_matches(['/', ',']).parse().ok();
+        let https = line
+            .split(' ')
+            .find_map(|word| address(word.strip_prefix("https://")?));
         let mut addrs = line
-            .split([' ', '/', ','])
+            .split(' ')
+            .filter(|word| !word.starts_with("https://"))
+            .flat_map(|word| word.split(['/', ',']))
             .filter_map(|word| word.parse::<SocketAddr>().ok());
         let mut next = || addrs.next().expect("four addresses in the line");
         let [http, stats, gossip, admin] = [next(), next(), next(), next()];
         Self {
             process,
             http,
+            https,
             desk: Desk { stats },
             gossip,
             admin,

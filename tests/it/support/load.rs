@@ -101,13 +101,18 @@ impl Load {
         }
     }
 
-    /// Waits until so many more requests have been sent.
+    /// Waits until so many more requests have been sent. However slowly they
+    /// are: the deadline is for the next of them.
     #[track_caller]
     pub(crate) fn go_on_for(&self, requests: u64) {
-        let goal = self.sent.load(Relaxed) + requests;
-        eventually("the load goes on", || {
-            (self.sent.load(Relaxed) >= goal).then_some(())
-        });
+        let mut sent = self.sent.load(Relaxed);
+        let goal = sent + requests;
+        while sent < goal {
+            sent = eventually("the load goes on", || {
+                let now = self.sent.load(Relaxed);
+                (now > sent).then_some(now)
+            });
+        }
     }
 
     /// Ends the load and says what came of it.

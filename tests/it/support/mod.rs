@@ -1,6 +1,8 @@
 //! How the tests start, watch and end real processes. A test reads as a
 //! sentence; what it takes to say it is here.
 
+#[path = "../../../src/tls/fixture.rs"]
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod docker;

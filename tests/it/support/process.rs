@@ -20,6 +20,8 @@ pub(crate) enum Place {
     Here,
     /// On that host of the test's network.
     Host(String),
+    /// Where the test does, with so many descriptors.
+    WithDescriptors(u32),
 }
 
 impl Place {
@@ -30,6 +32,12 @@ impl Place {
             Self::Host(name) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", name, program]);
+                command
+            }
+            Self::WithDescriptors(most) => {
+                let mut command = Command::new("sh");
+                let become_it = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+                command.args(["-c", &become_it, program]);
                 command
             }
         }
@@ -118,6 +126,12 @@ impl Process {
         let list = std::fs::read_to_string(path).unwrap_or_default();
         let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
         pids.filter_map(Pid::from_raw).collect()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let list = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        list.expect("it is still there").count()
     }
 
     /// The most memory it ever had in use, in KiB.

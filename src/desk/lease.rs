@@ -9,25 +9,25 @@ use tokio::{
 
 /// A time that runs out unless it is renewed. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     term: Duration,
     until: Arc<watch::Sender<Instant>>,
 }
 
 impl Lease {
     /// A lease that runs out after `term`.
-    pub(super) fn new(term: Duration) -> Self {
+    pub(crate) fn new(term: Duration) -> Self {
         let until = Arc::new(watch::Sender::new(Instant::now() + term));
         Self { term, until }
     }
 
     /// Lets it run for its whole term again, from now on.
-    pub(super) fn renew(&self) {
+    pub(crate) fn renew(&self) {
         self.until.send_replace(Instant::now() + self.term);
     }
 
     /// Waits until it has run out.
-    pub(super) async fn expired(&self) {
+    pub(crate) async fn expired(&self) {
         loop {
             let until = *self.until.borrow();
             if until <= Instant::now() {

@@ -1,28 +1,41 @@
 //! The flags of `tidings serve`, and what they mean to the rest.
 
+mod balancing;
+mod forwarded;
+mod limits;
+mod servers;
+mod timeouts;
+mod tls;
+
 use std::{
     net::{IpAddr, SocketAddr},
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
-use http::{Method, uri::PathAndQuery};
 
+pub use self::servers::weight;
+use self::{
+    balancing::{BalancingArgs, Switch},
+    forwarded::ForwardedArgs,
+    limits::LimitArgs,
+    servers::ServerArgs,
+    timeouts::TimeoutArgs,
+    tls::TlsArgs,
+};
 use super::{GossipArgs, duration, seed};
 use crate::{
     admin::{Address, Level},
-    balance::Algorithm,
+    counters::Totals,
     gossip::Seed,
     membership::Name,
-    pool::{
-        rise_fall::Thresholds,
-        server::Check,
-        state::{CheckPlan, StaticServer},
-    },
-    proxy::{Format, Settings, Timeouts},
+    pool::state::StaticServer,
+    proxy::{Coding, Format, Limits, Settings},
     syslog,
+    tls::Connector,
 };
 
 /// Flags of the load balancer.
@@ -74,6 +87,7 @@ pub struct ServeArgs {
     pub name: Option<Name>,
     /// Worker threads that serve traffic [default: one a core]
     #[arg(long, value_name = "N", env = "TIDINGS_WORKERS")]
+    #[arg(value_parser = workers, allow_negative_numbers = true)]
     pub workers: Option<NonZeroU16>,
     /// What is logged of each request, on stdout or to --syslog
     #[arg(
@@ -90,6 +104,11 @@ pub struct ServeArgs {
     /// Say in each response why its request went where it went (X-LB-Why)
     #[arg(long, env = "TIDINGS_EXPLAIN", value_parser = BoolishValueParser::new())]
     pub explain: bool,
+    /// Compress text for clients that take it: gzip, br, zstd, the preferred
+    /// one first [default: none]
+    #[arg(long, value_name = "CODING,…", env = "TIDINGS_COMPRESSION")]
+    #[arg(value_delimiter = ',')]
+    pub compression: Vec<Coding>,
     /// On SIGTERM, let open requests finish for this long
     #[arg(
         long,
@@ -108,7 +127,13 @@ pub struct ServeArgs {
     #[command(flatten)]
     balancing: BalancingArgs,
     #[command(flatten)]
+    forwarded: ForwardedArgs,
+    #[command(flatten)]
     timeouts: TimeoutArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Speak gossip here, UDP and TCP
     #[arg(
@@ -142,142 +167,6 @@ pub struct ServeArgs {
     pub gossip_args: GossipArgs,
 }
 
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Servers")]
-struct ServerArgs {
-    /// Service to balance: servers of this one are used; also the backend's name
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "nodes",
-        env = "TIDINGS_SERVICE"
-    )]
-    service: Name,
-    /// Server without an agent; repeatable. Keys: weight, check, check-interval, rise, fall
-    #[arg(
-        long,
-        value_name = "NAME=HOST:PORT[,KEY=VALUE…]",
-        env = "TIDINGS_SERVER"
-    )]
-    #[arg(value_delimiter = ' ')]
-    server: Vec<ServerArg>,
-    /// How servers without an agent are checked: tcp, http:METHOD:PATH or off
-    #[arg(
-        long,
-        value_name = "CHECK",
-        default_value = "tcp",
-        env = "TIDINGS_CHECK"
-    )]
-    check: CheckArg,
-    /// Time from one check to the next
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "2s",
-        env = "TIDINGS_CHECK_INTERVAL"
-    )]
-    #[arg(value_parser = duration)]
-    check_interval: Duration,
-    /// Good checks in a row that bring a server up
-    #[arg(long, value_name = "N", default_value = "2", env = "TIDINGS_RISE")]
-    rise: NonZeroU16,
-    /// Failed checks in a row that take a server down
-    #[arg(long, value_name = "N", default_value = "3", env = "TIDINGS_FALL")]
-    fall: NonZeroU16,
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Balancing")]
-struct BalancingArgs {
-    /// How servers take turns
-    #[arg(
-        long,
-        value_name = "HOW",
-        default_value = "roundrobin",
-        env = "TIDINGS_BALANCE"
-    )]
-    balance: Algorithm,
-    /// Cookie that keeps a user at a server, or off
-    #[arg(
-        long,
-        value_name = "NAME|off",
-        default_value = "SERVERID",
-        env = "TIDINGS_COOKIE"
-    )]
-    cookie: CookieArg,
-    /// Attempts after the first, each at another server
-    #[arg(long, value_name = "N", default_value = "3", env = "TIDINGS_RETRIES")]
-    retries: u32,
-    /// Whether a refused connection takes a server out until it accepts again
-    #[arg(
-        long,
-        value_name = "on|off",
-        default_value = "on",
-        env = "TIDINGS_OBSERVE"
-    )]
-    observe: Switch,
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Timeouts")]
-#[expect(clippy::struct_field_names, reason = "they are named as the flags are")]
-struct TimeoutArgs {
-    /// To connect to a server
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "5s",
-        env = "TIDINGS_TIMEOUT_CONNECT"
-    )]
-    #[arg(value_parser = duration)]
-    timeout_connect: Duration,
-    /// For a client to send or take the next bytes
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "50s",
-        env = "TIDINGS_TIMEOUT_CLIENT"
-    )]
-    #[arg(value_parser = duration)]
-    timeout_client: Duration,
-    /// For a server to answer, or to send the next bytes
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "50s",
-        env = "TIDINGS_TIMEOUT_SERVER"
-    )]
-    #[arg(value_parser = duration)]
-    timeout_server: Duration,
-    /// For a whole request head to arrive
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "10s",
-        env = "TIDINGS_TIMEOUT_HTTP_REQUEST"
-    )]
-    #[arg(value_parser = duration)]
-    timeout_http_request: Duration,
-    /// For a kept connection's next request to begin
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "60s",
-        env = "TIDINGS_TIMEOUT_KEEP_ALIVE"
-    )]
-    #[arg(value_parser = duration)]
-    timeout_keep_alive: Duration,
-    /// For a byte to pass through a tunnel (WebSocket) in either direction
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "1h",
-        env = "TIDINGS_TIMEOUT_TUNNEL"
-    )]
-    #[arg(value_parser = duration)]
-    timeout_tunnel: Duration,
-}
-
 impl ServeArgs {
     /// The service whose servers are used.
     pub fn service(&self) -> &Name {
@@ -291,6 +180,22 @@ impl ServeArgs {
             given if given == self.admin.len() || given == 0 => Ok(addresses),
             _ => Err("--admin off and an address exclude each other: give one of them"),
         }
+    }
+
+    /// How much is let in, where the descriptors suffice for `most` client
+    /// connections; an error says that more are wanted.
+    pub fn limits(&self, most: Option<u32>, totals: Arc<Totals>) -> Result<Limits, String> {
+        self.limits.limits(most, self.forwarded.proxies(), totals)
+    }
+
+    /// Requests that a server takes at a time if it says nothing else.
+    pub fn server_maxconn(&self) -> Option<NonZeroU32> {
+        self.limits.server_maxconn
+    }
+
+    /// Requests that wait in a queue, at the most.
+    pub fn maxqueue(&self) -> u32 {
+        self.limits.maxqueue
     }
 
     /// The servers that the command line names; an error names one twice.
@@ -311,32 +216,45 @@ impl ServeArgs {
         }
     }
 
-    /// What the request path needs to know.
-    pub fn settings(&self) -> Settings {
+    /// Where requests are taken over TLS.
+    pub fn https(&self) -> &[SocketAddr] {
+        &self.tls.https
+    }
+
+    /// What takes TLS handshakes is to know; `None` where nobody is to have one.
+    pub fn tls(&self) -> Option<crate::tls::Settings> {
+        self.tls.server()
+    }
+
+    /// What makes connections over TLS to servers; an error is a line.
+    pub fn connector(&self) -> Result<Connector, String> {
+        self.tls.connector()
+    }
+
+    /// What the request path needs to know; an error is a line.
+    pub fn settings(&self) -> Result<Settings, &'static str> {
         let BalancingArgs {
             balance,
             cookie,
             retries,
             observe,
         } = &self.balancing;
-        Settings {
+        Ok(Settings {
             frontend: crate::app::FRONTEND.to_owned(),
             backend: self.servers.service.to_string(),
             balance: *balance,
             cookie: cookie.0.clone(),
+            compression: self.compression.clone(),
+            forwarded: self.forwarded.policy(),
+            accept_proxy: self.forwarded.accept_proxy.clone(),
             retries: *retries,
             explain: self.explain,
             observe: *observe == Switch::On,
-            timeouts: Timeouts {
-                connect: self.timeouts.timeout_connect,
-                client: self.timeouts.timeout_client,
-                server: self.timeouts.timeout_server,
-                http_request: self.timeouts.timeout_http_request,
-                keep_alive: self.timeouts.timeout_keep_alive,
-                tunnel: self.timeouts.timeout_tunnel,
-            },
+            redirect_https: self.tls.redirect()?,
+            hsts: self.tls.hsts(),
+            timeouts: self.timeouts.timeouts(),
             drain_timeout: self.drain_timeout,
-        }
+        })
     }
 }
 
@@ -389,13 +307,6 @@ impl LogFormat {
     }
 }
 
-/// A switch on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Switch {
-    On,
-    Off,
-}
-
 /// `USER:PASS`.
 #[derive(Clone)]
 pub struct Credentials {
@@ -403,6 +314,11 @@ pub struct Credentials {
     pub user: String,
     /// The password.
     pub password: String,
+}
+
+fn workers(text: &str) -> Result<NonZeroU16, &'static str> {
+    let expected = "expected a number of threads, 1 to 65535; leave it out for one a core";
+    text.parse().map_err(|_| expected)
 }
 
 impl std::fmt::Debug for Credentials {
@@ -450,148 +366,13 @@ impl FromStr for Advertise {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct CookieArg(Option<String>);
-
-impl FromStr for CookieArg {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        match text {
-            "off" => Ok(Self(None)),
-            _ if !text.is_empty() && text.chars().all(token) => Ok(Self(Some(text.to_owned()))),
-            _ => Err("expected a cookie name such as SERVERID, or off"),
-        }
-    }
-}
-
-/// `tcp`, `http:METHOD:PATH` or `off`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct CheckArg(Option<Check>);
-
-impl FromStr for CheckArg {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected tcp, off or a request such as http:GET:/health";
-        match text.split(':').collect::<Vec<_>>().as_slice() {
-            ["off"] => Ok(Self(None)),
-            ["tcp"] => Ok(Self(Some(Check::Tcp))),
-            ["http", method, path @ ..] if !path.is_empty() => {
-                let path = path.join(":");
-                let method = Method::from_bytes(method.as_bytes()).map_err(|_| EXPECTED)?;
-                let path = PathAndQuery::try_from(path).map_err(|_| EXPECTED)?;
-                let usual = method.as_str().bytes().all(|c| c.is_ascii_uppercase());
-                if !usual || !path.as_str().starts_with('/') {
-                    return Err(EXPECTED);
-                }
-                Ok(Self(Some(Check::Http { method, path })))
-            }
-            _ => Err(EXPECTED),
-        }
-    }
-}
-
-/// `NAME=HOST:PORT[,key=value…]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct ServerArg {
-    name: Name,
-    target: String,
-    weight: u16,
-    check: Option<CheckArg>,
-    check_interval: Option<Duration>,
-    rise: Option<NonZeroU16>,
-    fall: Option<NonZeroU16>,
-}
-
-impl ServerArg {
-    /// The server's own keys win over the flags for all.
-    fn with_defaults(&self, defaults: &ServerArgs) -> StaticServer {
-        let CheckArg(check) = self.check.as_ref().unwrap_or(&defaults.check).clone();
-        StaticServer {
-            name: self.name.clone(),
-            target: self.target.clone(),
-            weight: self.weight,
-            check: check.map(|check| CheckPlan {
-                check,
-                interval: self.check_interval.unwrap_or(defaults.check_interval),
-                thresholds: Thresholds {
-                    rise: self.rise.unwrap_or(defaults.rise),
-                    fall: self.fall.unwrap_or(defaults.fall),
-                },
-            }),
-        }
-    }
-
-    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let wrong = |why: &'static str| format!("{key}={value}: {why}");
-        match key {
-            "weight" => self.weight = weight(value).map_err(wrong)?,
-            "check" => self.check = Some(value.parse().map_err(wrong)?),
-            "check-interval" => {
-                self.check_interval = Some(duration(value).map_err(wrong)?);
-            }
-            "rise" => self.rise = Some(count(value).map_err(wrong)?),
-            "fall" => self.fall = Some(count(value).map_err(wrong)?),
-            _ => {
-                let known = "weight, check, check-interval, rise and fall";
-                return Err(format!("unknown key {key:?}: a server has {known}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for ServerArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str = "expected a server such as s1=10.0.0.5:3000 or s1=app:3000,weight=2";
-        let mut parts = text.split(',');
-        let (name, target) = parts
-            .next()
-            .and_then(|p| p.split_once('='))
-            .ok_or(EXPECTED)?;
-        let (host, port) = target.rsplit_once(':').ok_or(EXPECTED)?;
-        if host.is_empty() || port.parse::<NonZeroU16>().is_err() {
-            return Err(EXPECTED.into());
-        }
-        let mut server = Self {
-            name: name.parse().map_err(|err| format!("{name:?}: {err}"))?,
-            target: target.to_owned(),
-            weight: 1,
-            check: None,
-            check_interval: None,
-            rise: None,
-            fall: None,
-        };
-        for pair in parts {
-            let (key, value) = pair.split_once('=').ok_or(EXPECTED)?;
-            server.set(key, value)?;
-        }
-        Ok(server)
-    }
-}
-
-/// Reads a weight: `HAProxy`'s 0 to 256, where 0 takes no new users.
-pub fn weight(text: &str) -> Result<u16, &'static str> {
-    match text.parse() {
-        Ok(weight) if weight <= 256 => Ok(weight),
-        _ => Err("expected a weight from 0 to 256"),
-    }
-}
-
-fn count(text: &str) -> Result<NonZeroU16, &'static str> {
-    text.parse()
-        .map_err(|_| "expected a number from 1 to 65535")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use http::Method;
 
     use super::*;
+    use crate::pool::server::Check;
 
     #[derive(Debug, Parser)]
     struct Serve {
@@ -616,7 +397,7 @@ mod tests {
         assert_eq!(admin, [&"0.0.0.0:9999".parse().unwrap()]);
         assert_eq!(args.admin_level, None, "each peer has its own");
         assert_eq!(args.gossip, "0.0.0.0:7946".parse().unwrap());
-        let settings = args.settings();
+        let settings = args.settings().unwrap();
         assert_eq!(settings.frontend, "localnodes");
         assert_eq!(settings.backend, "nodes");
         assert_eq!(settings.cookie.as_deref(), Some("SERVERID"));
@@ -653,6 +434,44 @@ mod tests {
     }
 
     #[test]
+    fn those_who_ask_without_tls_are_sent_to_the_first_port_that_has_it() {
+        let of = |flags: &[&str]| {
+            parse(flags)
+                .unwrap()
+                .settings()
+                .map(|all| all.redirect_https)
+        };
+        let https = ["--https", "[::]:8443,[::]:9443", "--tls-cert", "/tls"];
+        let with = |flag| of(&[&https[..], &[flag]].concat());
+        assert_eq!(of(&https), Ok(None));
+        assert_eq!(with("--http-redirect-https"), Ok(Some(8443)));
+        assert_eq!(with("--http-redirect-https=443"), Ok(Some(443)));
+        assert_eq!(with("--http-redirect-https=off"), Ok(None));
+        assert_eq!(of(&["--http-redirect-https=443"]), Ok(Some(443)));
+        let why = of(&["--http-redirect-https"]).unwrap_err();
+        assert!(why.contains("give --https"), "{why}");
+    }
+
+    #[test]
+    fn a_server_over_tls_must_have_the_name_that_it_is_reached_by() {
+        let sni = |server| {
+            let servers = parse(&["--server", server])
+                .unwrap()
+                .static_servers()
+                .unwrap();
+            servers[0].tags.get("sni").cloned()
+        };
+        assert_eq!(sni("s1=app:443,tls=1").as_deref(), Some("app"));
+        assert_eq!(
+            sni("s1=app:443,tls=1,sni=a.example").as_deref(),
+            Some("a.example")
+        );
+        for none in ["s1=app:443", "s1=10.0.0.5:443,tls=1", "s1=[::1]:443,tls=1"] {
+            assert_eq!(sni(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn one_name_cannot_be_two_servers() {
         let args = parse(&["--server", "s1=a:1", "--server", "s1=b:2"]).unwrap();
         assert!(
@@ -670,13 +489,28 @@ mod tests {
             ("--server", "s1=a:0", "such as s1="),
             ("--server", "s1=a:1,weight=300", "from 0 to 256"),
             ("--server", "s1=a:1,wieght=3", "unknown key \"wieght\""),
+            ("--server", "s1=a:1,maxconn=x", "0 for as many as come"),
+            ("--rate-limit", "20/s", "such as 20 or 20:100"),
+            ("--maxconn", "0", "non-zero"),
             ("--check", "http", "such as http:GET:/health"),
             ("--check", "http:get:/", "such as http:GET:/health"),
             ("--cookie", "a b", "such as SERVERID"),
+            ("--compression", "deflate", "gzip, br or zstd"),
+            ("--forwarded-for", "on", "append, replace, off"),
+            ("--trusted-proxy", "10.0.0.0/33", "write 10.0.0.0/8"),
+            ("--accept-proxy", "lb1", "write 10.0.0.0/8"),
             ("--timeout-client", "5", "such as 500ms"),
+            ("--workers", "0", "1 to 65535"),
+            ("--workers", "-2", "1 to 65535"),
+            ("--retries", "-1", "0 or more"),
+            ("--retries", "some", "0 or more"),
             ("--advertise", "ha", "such as 10.0.0.5"),
             ("--admin", "9999", "unix:/run/tidings.sock"),
             ("--stats-auth", "admin", "such as admin:secret"),
+            ("--https", "0.0.0.0:443", "--tls-cert <PATH>"),
+            ("--tls-cert", "/tls", "--https <ADDR:PORT>"),
+            ("--tls-min-version", "1.1", "possible values: 1.2, 1.3"),
+            ("--hsts", "365", "such as 365d"),
             ("--syslog", "logs:514", "such as udp://10.0.0.9:514"),
             ("--join", "", "HOST:PORT"),
             ("--gossip-key", "x", "tidings keygen"),

@@ -1,0 +1,244 @@
+//! Connections to servers that speak HTTP/2: many requests share one.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
+
+use http::uri::Scheme;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream, duplex, split},
+    sync::oneshot,
+    task::{AbortHandle, spawn_local},
+    time::{Instant, timeout},
+};
+
+use super::{
+    Here, PIPE, SERVER_STREAM_WINDOW, SERVER_WINDOW, STREAMS, heads,
+    pipe::{From, PipeBody, Told, pump},
+};
+use crate::{
+    http1::{Length, Request},
+    pool::server::Life,
+    proxy::{
+        buffer::{Buffer, Buffers},
+        stream::Stream,
+    },
+};
+
+/// How long a connection may be without a request.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// How often a server with requests is asked whether it is still there, and
+/// how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the end of a stream is waited for whose response is not.
+const LAST_FRAME: Duration = Duration::from_millis(100);
+
+/// The answer to a request that HTTP/2 cannot carry, such as one whose target
+/// has `<` in it. It is no fault of the server's.
+const UNSAYABLE: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// One worker's connections to servers that speak HTTP/2.
+#[derive(Default)]
+pub(in crate::proxy) struct Multiplexed(RefCell<HashMap<Life, Vec<Link>>>);
+
+/// A connection to a server.
+#[derive(Clone)]
+pub(in crate::proxy) struct Link {
+    sender: SendRequest<PipeBody>,
+    scheme: Scheme,
+    open: Rc<Cell<u32>>,
+    /// A request was not answered on it: others had better take another.
+    failed: Rc<Cell<bool>>,
+    /// As many as the server takes at a time.
+    most: Rc<Cell<usize>>,
+    used: Rc<Cell<Instant>>,
+    _driver: Rc<Driver>,
+}
+
+/// The task that has the connection, which ends with the last who uses it.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for Multiplexed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Multiplexed").finish_non_exhaustive()
+    }
+}
+
+impl Multiplexed {
+    /// A connection to that life of a server that takes another request.
+    pub(in crate::proxy) fn find(&self, life: Life) -> Option<Link> {
+        let mut all = self.0.borrow_mut();
+        let links = all.get_mut(&life)?;
+        links.retain(|link| !link.sender.is_closed());
+        let free = links.iter().find(|link| link.is_free());
+        free.cloned()
+    }
+
+    /// Another one is there.
+    pub(in crate::proxy) fn add(&self, life: Life, link: Link) {
+        self.0.borrow_mut().entry(life).or_default().push(link);
+    }
+
+    /// Keeps those that have been used lately, for as long as `limit` says
+    /// of a server's at the most. What is in use goes on until its requests
+    /// are answered.
+    pub(in crate::proxy) fn keep(&self, limit: impl Fn(Life) -> Option<Duration>, now: Instant) {
+        self.0.borrow_mut().retain(|life, links| {
+            let limit = limit(*life).unwrap_or_default().min(IDLE);
+            links.retain(|link| {
+                let idle =
+                    link.open.get() == 0 && (link.failed.get() || now - link.used.get() >= limit);
+                !idle && !link.sender.is_closed()
+            });
+            !links.is_empty()
+        });
+    }
+}
+
+impl Link {
+    /// Begins HTTP/2 on a connection, with prior knowledge (RFC 9113 §3.3) or
+    /// after TLS has agreed on it.
+    pub(in crate::proxy) async fn begin(stream: Stream, tls: bool) -> io::Result<Self> {
+        let io = TokioIo::new(super::clients::Begun::whole(stream));
+        let begun = Builder::new(Here)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(SERVER_STREAM_WINDOW)
+            .initial_connection_window_size(SERVER_WINDOW)
+            .initial_max_send_streams(STREAMS as usize)
+            .handshake(io)
+            .await;
+        let (sender, mut connection) = begun.map_err(io::Error::other)?;
+        let most = Rc::new(Cell::new(STREAMS as usize));
+        let told = Rc::clone(&most);
+        let driver = spawn_local(async move {
+            let driven = poll_fn(|cx| {
+                let driven = Pin::new(&mut connection).poll(cx);
+                told.set(connection.current_max_send_streams());
+                driven
+            });
+            // Its requests are told when it breaks.
+            driven.await.ok();
+        });
+        let mut link = Self {
+            sender,
+            scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
+            open: Rc::default(),
+            failed: Rc::default(),
+            most,
+            used: Rc::new(Cell::new(Instant::now())),
+            _driver: Rc::new(Driver(driver.abort_handle())),
+        };
+        link.sender.ready().await.map_err(io::Error::other)?;
+        Ok(link)
+    }
+
+    fn is_free(&self) -> bool {
+        let most = self.most.get().min(STREAMS as usize);
+        let usable = self.sender.is_ready() && !self.failed.get();
+        usable && (self.open.get() as usize) < most
+    }
+
+    /// A connection of HTTP/1.1, of which the first request becomes a stream.
+    pub(in crate::proxy) fn open(self, buffers: &Rc<Buffers>) -> Stream {
+        let (near, far) = duplex(PIPE);
+        let (near, hung_up) = Told::new(near);
+        self.open.set(self.open.get() + 1);
+        let input = Buffer::new(buffers);
+        spawn_local(async move {
+            // Who waits sees the pipe end.
+            self.carry(far, input, hung_up).await.ok();
+            self.open.set(self.open.get() - 1);
+            self.used.set(Instant::now());
+        });
+        Stream::layered(near)
+    }
+
+    /// Carries one request and its response. Ends early, which resets the
+    /// stream, once nobody waits for the response any more.
+    async fn carry(
+        &self,
+        far: DuplexStream,
+        input: Buffer,
+        hung_up: oneshot::Receiver<()>,
+    ) -> io::Result<()> {
+        let (mut from, mut to) = split(far);
+        let (input, request) = self.read_head(&mut from, input).await?;
+        let Some((made, length)) = request else {
+            return to.write_all(UNSAYABLE).await;
+        };
+        let method = made.method().clone();
+        let answered = Cell::new(false);
+        let exchange = async {
+            let body = PipeBody::new(length, input, from, None);
+            let mut sender = self.sender.clone();
+            let response = sender.send_request(made.map(|()| body)).await;
+            self.failed.set(self.failed.get() || response.is_err());
+            let (parts, body) = response.map_err(io::Error::other)?.into_parts();
+            if parts.status.is_informational() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            answered.set(true);
+            let ended = hyper::body::Body::is_end_stream(&body);
+            let (head, chunked) = heads::response_text(&parts, &method, ended);
+            to.write_all(&head).await?;
+            if ended {
+                return Ok(());
+            }
+            pump(body, &mut to, chunked).await
+        };
+        let mut exchange = pin!(exchange);
+        tokio::select! {
+            carried = &mut exchange => return carried,
+            _ = hung_up => {}
+        }
+        if answered.get() {
+            // It may have all it wants, with the end of the stream to come.
+            timeout(LAST_FRAME, exchange).await.ok();
+        }
+        Ok(())
+    }
+
+    async fn read_head(
+        &self,
+        from: &mut From,
+        mut input: Buffer,
+    ) -> io::Result<(Buffer, Option<(http::Request<()>, Length)>)> {
+        loop {
+            let read = Request::read(input.filled(), |request| {
+                let made = heads::request_parts(request, self.scheme.clone());
+                (request.size, made.ok().map(|made| (made, request.length)))
+            });
+            if let Some((size, made)) = read.map_err(io::Error::other)? {
+                input.consume(size);
+                return Ok((input, made));
+            }
+            if input.is_full() {
+                input.enlarge();
+            }
+            if input.fill(from).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! HTTP/2 as its users meet it, and as those do who mean no good.
+
+mod client;
+mod floods;
+mod frames;
+mod hostile;
+mod origin;
+mod passing;
+mod streams;
+
+use std::time::Duration;
+
+use super::support::{
+    cluster::Balancer,
+    origin::{Origin, balancer_over},
+};
+
+/// How long anything may take that is sure to happen.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Runs a client to its end.
+#[track_caller]
+fn run<T>(client: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build().expect("a runtime");
+    let patient = async { tokio::time::timeout(PATIENCE, client).await };
+    runtime.block_on(patient).expect("it ends in time")
+}
+
+/// A balancer with one worker before one server.
+fn before(origin: &Origin, flags: &[&str]) -> Balancer {
+    let mut all = vec!["--workers", "1"];
+    all.extend(flags);
+    balancer_over(&[origin], &all)
+}
+
+/// A balancer with one worker before a server that speaks HTTP/2.
+fn before_http2(origin: &origin::Http2Origin, flags: &[&str]) -> Balancer {
+    let server = format!("s1={},proto=h2,check=off", origin.addr);
+    let mut all = vec!["--workers", "1", "--server", &server];
+    all.extend(flags);
+    Balancer::start(&all)
+}
+
+/// Bytes of which no two pieces are alike.
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at / 251 + at) as u8).collect()
+}

@@ -1,0 +1,65 @@
+//! A server that speaks HTTP/2 and does as its test says.
+
+use std::{net::SocketAddr, thread};
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use http::{Request, Response};
+use tokio::{net::TcpListener, sync::oneshot};
+
+/// A running server; its connections end with it.
+#[derive(Debug)]
+pub(super) struct Http2Origin {
+    pub(super) addr: SocketAddr,
+    _end: oneshot::Sender<()>,
+}
+
+impl Http2Origin {
+    /// Starts one that answers every request as `script` does.
+    pub(super) fn start<F, Done>(script: F) -> Self
+    where
+        F: Fn(Request<RecvStream>, SendResponse<Bytes>) -> Done + Clone + Send + Sync + 'static,
+        Done: Future<Output = Result<(), h2::Error>> + Send + 'static,
+    {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("its address");
+        listener.set_nonblocking(true).expect("a socket");
+        let (end, ended) = oneshot::channel::<()>();
+        thread::spawn(move || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).expect("a runtime");
+                tokio::select! {
+                    () = accept(listener, script) => {}
+                    _ = ended => {}
+                }
+            });
+        });
+        Self { addr, _end: end }
+    }
+}
+
+async fn accept<F, Done>(listener: TcpListener, script: F)
+where
+    F: Fn(Request<RecvStream>, SendResponse<Bytes>) -> Done + Clone + Send + Sync + 'static,
+    Done: Future<Output = Result<(), h2::Error>> + Send + 'static,
+{
+    while let Ok((socket, _)) = listener.accept().await {
+        let script = script.clone();
+        tokio::spawn(async move {
+            let Ok(mut connection) = h2::server::handshake(socket).await else {
+                return;
+            };
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                // A script that fails has reset its stream.
+                tokio::spawn(script(request, respond));
+            }
+        });
+    }
+}
+
+/// 200 without a body so far.
+pub(super) fn ok() -> Response<()> {
+    Response::new(())
+}
