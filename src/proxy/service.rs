@@ -133,6 +133,9 @@ pub(super) struct Attempts<'a> {
     pub(super) worker: &'a Rc<Worker>,
     cookie: Option<&'a str>,
     pub(super) tried: Tried,
+    /// Servers whose idle connections turned out to be closed: where one is,
+    /// all may be, and each would cost the request another attempt.
+    stale: Tried,
     left: u32,
     pub(super) line: Line,
 }
@@ -148,6 +151,7 @@ async fn forward(conversation: &mut Conversation<'_>) -> Result<Forwarded, Stop>
         worker,
         cookie: asked.cookie.as_deref(),
         tried: Tried::default(),
+        stale: Tried::default(),
         left: worker.settings.retries,
         line: Line::default(),
     };
@@ -167,7 +171,7 @@ async fn forward(conversation: &mut Conversation<'_>) -> Result<Forwarded, Stop>
         };
         conversation.exchange.not_answered(failure.connect_time);
         attempts.note(&server, &failure);
-        if !attempts.may_go_on(&failure, &asked.method, has_body) {
+        if !attempts.may_go_on(&server, &failure, &asked.method, has_body) {
             return Err(Stop::Error(failure.kind.into()));
         }
     }
@@ -279,7 +283,9 @@ impl Attempts<'_> {
             return Ok(Err(Failure::to_connect(FailureKind::ConnectTimeout)));
         };
         let upstreams = &self.worker.upstreams;
-        if let Some(idle) = upstreams.reuse(server, repeatable, conversation.client.watch.now()) {
+        if !self.stale.contains(server.life)
+            && let Some(idle) = upstreams.reuse(server, repeatable, conversation.client.watch.now())
+        {
             return Ok(Ok(idle));
         }
         let limit = self.worker.settings.timeouts.connect;
@@ -320,16 +326,26 @@ impl Attempts<'_> {
         }
         // An idle connection that turns out to be closed is no fault of the
         // server's: it may well be the only one there is.
-        if !failure.reused {
+        if failure.reused {
+            self.stale.add(server.life);
+        } else {
             self.tried.add(server.life);
         }
     }
 
-    fn may_go_on(&mut self, failure: &Failure, method: &Method, has_body: bool) -> bool {
-        let Some(left) = self.left.checked_sub(1) else {
-            return false;
-        };
-        self.left = left;
+    fn may_go_on(
+        &mut self,
+        server: &Server,
+        failure: &Failure,
+        method: &Method,
+        has_body: bool,
+    ) -> bool {
+        if !self.costs_nothing(server, failure) {
+            let Some(left) = self.left.checked_sub(1) else {
+                return false;
+            };
+            self.left = left;
+        }
         // A server that is slow or talks nonsense would only do so twice.
         let pointless = matches!(
             failure.kind,
@@ -337,6 +353,16 @@ impl Attempts<'_> {
         );
         let allowed = !pointless && may_repeat(failure.sent, method, has_body);
         allowed && (failure.sent == Sent::Nothing || self.worker.budget.withdraw())
+    }
+
+    /// Whether a failure is none of the attempts that `--retries` allows. An
+    /// idle connection that was closed says nothing of its server, and comes
+    /// once a server. A refusal takes no time, and where half of a pool is
+    /// killed at once a request may well meet several before it meets a
+    /// server that lives.
+    fn costs_nothing(&self, server: &Server, failure: &Failure) -> bool {
+        let refused = failure.kind == FailureKind::Refused && self.left > 0;
+        failure.reused || refused && self.worker.has_other(server, &self.tried)
     }
 }
 

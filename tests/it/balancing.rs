@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::support::cluster::{cluster, cluster_with};
+use super::support::{
+    cluster::{Balancer, cluster, cluster_with, nobody},
+    origin::Origin,
+};
 
 #[test]
 fn servers_take_strict_turns_in_the_order_of_their_names() {
@@ -82,4 +85,21 @@ fn an_empty_pool_answers_503_and_is_not_ready() {
     assert!(String::from_utf8_lossy(&answer.body).contains("No server is available"));
     assert_eq!(balancer.stats("/readyz").status, 503);
     assert_eq!(balancer.stats("/healthz").status, 200);
+}
+
+/// As in the moment in which most of a pool is killed.
+#[test]
+fn a_request_finds_the_one_server_that_lives_among_many_that_refuse() {
+    let dead: Vec<String> = (1..=8)
+        .map(|number| format!("s{number}={},check=off", nobody().1))
+        .collect();
+    let origin = Origin::saying("here");
+    let last = origin.named("s9");
+    let flags = dead.iter().chain([&last]).flat_map(|s| ["--server", s]);
+    let flags: Vec<&str> = flags.chain(["--observe", "off"]).collect();
+    let balancer = Balancer::start(&flags);
+    let mut client = balancer.connect();
+    for _ in 0..9 {
+        assert_eq!(client.get(&[]).unwrap().body, b"here");
+    }
 }

@@ -304,6 +304,35 @@ fn every_answer_ends_where_it_ends() {
     }
 }
 
+/// As when an app with many idle connections is killed: each of them breaks
+/// under the request that goes over it.
+#[test]
+fn many_closed_idle_connections_cost_a_request_one_attempt() {
+    const IDLE: usize = 6;
+    let (open, gate) = gate();
+    let origin = Origin::start(move |visit| {
+        if visit.index < IDLE {
+            gate.wait();
+        } else if visit.seen().connection < IDLE {
+            return visit.reset();
+        }
+        visit.send(ok("there"))
+    });
+    let balancer = balancer_over(&[&origin], &["--workers", "1", "--retries", "0"]);
+    let mut clients: Vec<_> = (0..IDLE).map(|_| balancer.connect()).collect();
+    for client in &mut clients {
+        client.send(GET).unwrap();
+    }
+    origin.wait_for(IDLE);
+    drop(open);
+    for client in &mut clients {
+        assert_eq!(client.answer(false).unwrap().body, b"there");
+    }
+    assert_eq!(origin.connections(), IDLE);
+    assert_eq!(clients[0].get(&[]).unwrap().body, b"there");
+    assert_eq!(origin.seen().len(), IDLE + 2, "one broke, one was made");
+}
+
 #[test]
 fn an_answer_that_ends_with_its_connection_arrives_whole() {
     let origin = Origin::start(|visit| {

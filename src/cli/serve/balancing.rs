@@ -25,7 +25,8 @@ pub(super) struct BalancingArgs {
         env = "TIDINGS_COOKIE"
     )]
     pub(super) cookie: CookieArg,
-    /// Attempts after the first, each at another server
+    /// Attempts after the first, each at another server; one that is refused
+    /// counts only where no other server is left
     #[arg(long, value_name = "N", default_value = "3", env = "TIDINGS_RETRIES")]
     #[arg(value_parser = retries, allow_negative_numbers = true)]
     pub(super) retries: u32,

@@ -145,6 +145,24 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Prints what it said last, and where all of it is: the access log of a
+    /// load is longer than anybody scrolls for the failure above it.
+    fn tell(&self) {
+        const LAST: usize = 20;
+        let path = format!("{}/{}.log", env!("CARGO_TARGET_TMPDIR"), self.child.id());
+        let saved = std::fs::write(&path, self.said());
+        let whole = saved.map_or_else(|err| format!("not saved: {err}"), |()| path);
+        let said = self.said.lock().unwrap();
+        let last = said.get(said.len().saturating_sub(LAST)..);
+        eprintln!(
+            "--- process {} said in the end (all of it: {whole}):\n{}",
+            self.child.id(),
+            last.unwrap_or_default().join("\n")
+        );
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let mut doomed = self.children();
@@ -156,7 +174,7 @@ impl Drop for Process {
             self.child.wait().ok();
         }
         if thread::panicking() {
-            eprintln!("--- process {} said:\n{}", self.child.id(), self.said());
+            self.tell();
         }
     }
 }
