@@ -26,6 +26,7 @@ use self::{
 };
 use super::{
     Worker,
+    attempts::Forwarded,
     body::{Body, Broken, Framing, Relay},
     buffer::Buffer,
     compress::Compressor,
@@ -34,7 +35,7 @@ use super::{
     exchange::Exchange,
     pieces::{self, Taker},
     retry::Sent,
-    service::{After, Forwarded},
+    service::After,
     upstream::{Failure, FailureKind, Lease},
     watch::{Waiting, Watch},
 };

@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use rustix::io::Errno;
 
 use super::Lease;
-use crate::proxy::retry::Sent;
+use crate::proxy::{error::Error, retry::Sent};
 
 /// Why there is no response.
 #[derive(Debug)]
@@ -60,6 +60,21 @@ impl Failure {
             sent,
             connect_time: Some(lease.connect_time()),
             reused: kind == FailureKind::Broken && lease.connect_time().is_zero(),
+        }
+    }
+}
+
+impl From<FailureKind> for Error {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Refused => Self::ConnectFailed,
+            FailureKind::Handshake => Self::HandshakeFailed,
+            FailureKind::ConnectTimeout => Self::ConnectTimeout,
+            FailureKind::Exhausted => Self::Exhausted,
+            FailureKind::Broken => Self::ServerAbort,
+            FailureKind::Malformed => Self::BadResponse,
+            FailureKind::Abandoned => Self::ServerLost,
+            FailureKind::ResponseTimeout => Self::ResponseTimeout,
         }
     }
 }

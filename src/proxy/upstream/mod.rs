@@ -42,11 +42,6 @@ use crate::{
     tls,
 };
 
-/// How long a server may take to accept while there are others to ask. On a
-/// network where servers gossip with each other an answer takes milliseconds;
-/// an address that has vanished gives none at all.
-pub(super) const IMPATIENT: Duration = Duration::from_millis(250);
-
 /// One worker's connections to servers.
 pub(super) struct Upstreams {
     ledger: Ledger,
