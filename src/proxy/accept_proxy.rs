@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Worker, connection::LAST_CHANCE};
+use super::{Worker, last_orders::LAST_CHANCE};
 use crate::proxy_protocol::{self, Header, Malformed};
 
 /// The least time from one warning of a worker's to its next: a proxy that

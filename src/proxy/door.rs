@@ -15,6 +15,7 @@ use super::{
     control::Talk,
     forwarded::Origin,
     http2,
+    last_orders::LAST_CHANCE,
     stream::Stream,
 };
 use crate::cidr::any_contains;
@@ -104,7 +105,7 @@ async fn shake_hands(worker: &Worker, socket: TcpStream) -> Option<Stream> {
 /// drain was given.
 async fn last_chance(worker: &Worker) {
     worker.last_orders.heard().await;
-    sleep(connection::LAST_CHANCE).await;
+    sleep(LAST_CHANCE).await;
 }
 
 /// Has the worker know a connection for as long as it is open.

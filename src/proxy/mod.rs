@@ -26,6 +26,7 @@ mod explain;
 mod forwarded;
 mod heads;
 mod http2;
+mod last_orders;
 mod ledger;
 mod load;
 mod pieces;
@@ -56,7 +57,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
     net::TcpStream,
     runtime::LocalOptions,
-    sync::{Notify, broadcast::error::RecvError, mpsc},
+    sync::{broadcast::error::RecvError, mpsc},
     task::spawn_local,
     time::{Instant, interval, timeout},
 };
@@ -82,6 +83,7 @@ use self::{
     buffer::Buffers,
     control::{Connections, Talk},
     date::Date,
+    last_orders::LastOrders,
     ledger::Ledger,
     load::Place,
     upstream::Upstreams,
@@ -176,29 +178,6 @@ impl Limits {
             admission: Arc::new(Admission::new(None, None, None, Arc::default())),
             rate: None,
             places: Places::new(0),
-        }
-    }
-}
-
-/// The word to drain as a worker's connections hear it: a look at it costs
-/// nothing, where one at the process's takes a lock that workers share.
-#[derive(Debug, Default)]
-struct LastOrders {
-    called: Cell<bool>,
-    bell: Notify,
-}
-
-impl LastOrders {
-    fn call(&self) {
-        self.called.set(true);
-        self.bell.notify_waiters();
-    }
-
-    /// Waits for the word.
-    async fn heard(&self) {
-        let notified = self.bell.notified();
-        if !self.called.get() {
-            notified.await;
         }
     }
 }

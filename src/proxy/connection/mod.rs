@@ -21,6 +21,7 @@ use super::{
     control::Talk,
     error::Error,
     forwarded::Origin,
+    last_orders::LAST_CHANCE,
     service::{self, After},
     stream::Stream,
     upgrade::{Limits, Tunnel},
@@ -31,10 +32,6 @@ use crate::proxy_protocol::Header;
 /// How long a closed connection is read on, so that a client that is still
 /// sending sees our answer and not a reset (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
-
-/// How long a connection that has asked nothing yet may still begin to, once
-/// the word to drain is given: its client has just connected, or never asks.
-pub(super) const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
