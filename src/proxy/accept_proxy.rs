@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Worker, last_orders::LAST_CHANCE};
+use super::Worker;
 use crate::proxy_protocol::{self, Header, Malformed};
 
 /// The least time from one warning of a worker's to its next: a proxy that
@@ -41,15 +41,11 @@ enum Missing {
 /// Returns whose connection it is; `None` where there is no header, and the
 /// connection is to be closed.
 pub(super) async fn introduce(worker: &Worker, socket: &mut TcpStream, own: Ends) -> Option<Ends> {
-    let last_chance = async {
-        worker.last_orders.heard().await;
-        sleep(LAST_CHANCE).await;
-    };
     let header = tokio::select! {
         biased;
         header = take_header(socket) => header,
         () = sleep(worker.timeouts.http_request) => Err(Missing::Late),
-        () = last_chance => Err(Missing::Nothing),
+        () = worker.last_orders.too_late() => Err(Missing::Nothing),
     };
     match header {
         Ok(Header::Local) => Some(own),

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 /// How long a connection that has asked nothing yet may still begin to, once
 /// the word to drain is given: its client has just connected, or never asks.
@@ -23,11 +23,13 @@ impl LastOrders {
         self.bell.notify_waiters();
     }
 
-    /// Waits for the word.
-    pub(super) async fn heard(&self) {
+    /// Until it is too late for who is not done with what comes before the
+    /// first request.
+    pub(super) async fn too_late(&self) {
         let notified = self.bell.notified();
         if !self.called.get() {
             notified.await;
         }
+        sleep(LAST_CHANCE).await;
     }
 }
