@@ -43,7 +43,7 @@ mod upstream;
 mod watch;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
@@ -205,8 +205,6 @@ struct Worker {
     control: Control,
     tls: Option<Arc<tls::Server>>,
     known: Connections,
-    /// When it last complained of a missing PROXY header.
-    complained: Cell<Option<Instant>>,
     admission: Arc<Admission>,
     rate_limit: Option<Arc<RateLimit>>,
     places: Places,
@@ -354,7 +352,6 @@ impl Worker {
             control: shared.control,
             tls: shared.tls,
             known: Connections::default(),
-            complained: Cell::new(None),
             admission: shared.limits.admission,
             rate_limit: shared.limits.rate,
             places: shared.limits.places,
