@@ -7,14 +7,19 @@ use std::{
     task::{Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 
 use super::Stop;
-use crate::proxy::{
-    body::{Body, Broken, Relay},
-    buffer::Buffer,
-    error::Error,
-    watch::Watch,
+use crate::{
+    http1::Length,
+    proxy::{
+        body::{Body, Broken, Framing, Relay},
+        buffer::Buffer,
+        connection::{Asked, Client},
+        error::Error,
+        pieces::Taker,
+        stream::{ReadHalf, WriteHalf},
+    },
 };
 
 /// How far a request's body has come.
@@ -58,19 +63,53 @@ impl From<Heard> for Stop {
     }
 }
 
-/// Sends the request's body to its end, then waits for the client's.
-pub(super) async fn listen<R, W>(
-    mut upload: Relay<'_, W>,
-    from: &mut R,
-    watch: &Watch,
-    progress: &Cell<Upload>,
-) -> Heard
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    if progress.get() == Upload::Going {
-        let sent = upload.run(|cx, input| match input.poll_fill(from, cx) {
+/// The client's side of a conversation.
+pub(super) struct Listener<'a> {
+    pub(super) client: &'a Client,
+    pub(super) asked: &'a Asked,
+    /// What is still to come of the request's body.
+    pub(super) body: &'a mut Body,
+    /// What was read of it, and what the client has sent ahead.
+    pub(super) input: &'a mut Buffer,
+    pub(super) from: ReadHalf<'a>,
+    /// The server.
+    pub(super) to: WriteHalf<'a>,
+    /// Says how far the body has come.
+    pub(super) upload: &'a Cell<Upload>,
+}
+
+impl Listener<'_> {
+    /// Sends the request's body to its end, then waits for the client's.
+    pub(super) async fn listen(mut self) -> Heard {
+        if self.upload.get() == Upload::Going {
+            match self.send_body().await {
+                Ok(()) => self.upload.set(Upload::Done),
+                Err(Broken::Sender | Broken::Stalled) => return Heard::BrokenOff,
+                // The server may have said why, and is heard.
+                Err(Broken::Receiver) => self.upload.set(Upload::Refused),
+                Err(Broken::Malformed) => return Heard::Malformed,
+            }
+        }
+        gone(&mut self.from, self.input).await;
+        Heard::Gone
+    }
+
+    async fn send_body(&mut self) -> Result<(), Broken> {
+        let watch = &self.client.watch;
+        let mut relay = Relay {
+            body: self.body,
+            input: self.input,
+            to: &mut self.to,
+            framing: match self.asked.length {
+                Length::Chunked => Framing::Chunks { trailers: true },
+                _ => Framing::Plain,
+            },
+            first: &mut Vec::new(),
+            count: &self.client.body_bytes,
+            taker: Taker::Server(watch),
+            compressor: None,
+        };
+        let sent = relay.run(|cx, input| match input.poll_fill(&mut self.from, cx) {
             Poll::Pending => {
                 watch.wait_for_body();
                 Poll::Pending
@@ -80,16 +119,8 @@ where
                 Poll::Ready(read.map_err(|_| Broken::Sender))
             }
         });
-        match sent.await {
-            Ok(()) => progress.set(Upload::Done),
-            Err(Broken::Sender | Broken::Stalled) => return Heard::BrokenOff,
-            // The server may have said why, and is heard.
-            Err(Broken::Receiver) => progress.set(Upload::Refused),
-            Err(Broken::Malformed) => return Heard::Malformed,
-        }
+        sent.await
     }
-    gone(from, upload.input).await;
-    Heard::Gone
 }
 
 /// Waits until the client has closed its end. What it sends ahead is kept, as

@@ -1,6 +1,7 @@
 //! One request and its response over a connection to a server: the request's
 //! body goes one way while the response comes the other.
 
+mod download;
 mod listen;
 mod patience;
 mod response;
@@ -12,34 +13,32 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Poll, ready},
 };
 
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 pub(super) use self::listen::gone;
 use self::{
-    listen::{Heard, Upload, listen},
+    download::Download,
+    listen::{Heard, Listener, Upload},
     patience::{Patience, Silence},
     response::{Answered, ForThisRequest},
 };
 use super::{
     Worker,
     attempts::Forwarded,
-    body::{Body, Broken, Framing, Relay},
-    buffer::Buffer,
-    compress::Compressor,
+    body::{Body, Broken},
     connection::{Asked, Client, Wire},
     error::{Error, Termination},
     exchange::Exchange,
     pieces::{self, Taker},
     retry::Sent,
     service::After,
+    stream::WriteHalf,
     upstream::{Failure, FailureKind, Lease},
-    watch::{Waiting, Watch},
 };
-use crate::http1::Length;
 
 /// What a request has while a server answers it.
 pub(super) struct Conversation<'a> {
@@ -117,7 +116,7 @@ impl Conversation<'_> {
     ) -> Result<(Answered, bool), Silence> {
         let (server, connect_time) = (Arc::clone(lease.server()), lease.connect_time());
         let (stream, answer, wait) = lease.parts();
-        let (mut server_in, mut server_out) = stream.split();
+        let (server_in, mut server_out) = stream.split();
         let watch = &self.client.watch;
         let patience = Patience { wait, watch };
         self.exchange.connected(connect_time);
@@ -126,76 +125,38 @@ impl Conversation<'_> {
         self.send_head(&mut server_out, &patience).await?;
         let invited = self.invite().await?;
 
-        let (mut client_in, mut client_out) = self.wire.stream.split();
         let upload = Cell::new(Upload::new(self.body));
-        let mut nothing = Vec::new();
-        let relay = Relay {
+        let (client_in, client_out) = self.wire.stream.split();
+        let listener = Listener {
+            client: self.client,
+            asked: self.asked,
             body: self.body,
             input: &mut self.wire.input,
-            to: &mut server_out,
-            framing: match self.asked.length {
-                Length::Chunked => Framing::Chunks { trailers: true },
-                _ => Framing::Plain,
-            },
-            first: &mut nothing,
-            count: &self.client.body_bytes,
-            taker: Taker::Server(watch),
-            compressor: None,
+            from: client_in,
+            to: server_out,
+            upload: &upload,
         };
-        let mut client = pin!(listen(relay, &mut client_in, watch, &upload));
-        let mut out = Vec::new();
-        let answered = ForThisRequest {
+        let mut client = pin!(listener.listen());
+        let head = ForThisRequest {
             worker: self.worker,
             client: self.client,
             asked: self.asked,
             server: &server,
-            exchange: &mut *self.exchange,
+            exchange: self.exchange,
             upload: &upload,
             invited,
-        }
-        .head(
-            (answer, &mut server_in),
-            (&mut out, &mut client_out),
-            &patience,
-            &mut client,
-        )
-        .await?;
-        wait.end();
-        watch.arrived(Waiting::Server);
-        answer.consume(answered.received);
-        let exchange = &mut *self.exchange;
-        exchange.responded(answered.status, watch.now() - sent_at);
-        exchange.begin_response(out.len() as u64, answered.received as u64);
-
-        let compressor = answered.coding.map(|coding| {
-            let compressor = Compressor::new(coding, &self.worker.ledger);
-            // It can fail for want of memory alone.
-            compressor.map_err(|_| FailureKind::Exhausted)
-        });
-        let compressor = compressor.transpose()?;
-        let mut body = Body::new(answered.length);
-        let mut relay = Relay {
-            body: &mut body,
-            input: answer,
-            to: &mut client_out,
-            framing: answered.framing,
-            first: &mut out,
-            count: exchange.body_bytes_out(),
-            taker: Taker::Client(watch),
-            compressor,
         };
-        let download = relay.run(|cx, input| read_body(&mut server_in, input, watch, cx));
-        let download = pin!(download);
-        match both_ways(download, &mut client, &upload, &answered, watch).await {
-            Ok(()) => Ok((answered, upload.get() == Upload::Done)),
-            Err(how) => Err(Stop::BrokenOff(how).into()),
-        }
+        let mut download = Download::new(head, patience, (answer, server_in), client_out);
+        let answered = download.head(&mut client).await?;
+        download.begin(&answered, sent_at);
+        download.body(&answered, &mut client).await?;
+        Ok((answered, upload.get() == Upload::Done))
     }
 
     /// Sends the request's head, and of its body what is there.
-    async fn send_head<W: AsyncWrite + Unpin>(
+    async fn send_head(
         &mut self,
-        to: &mut W,
+        to: &mut WriteHalf<'_>,
         patience: &Patience<'_>,
     ) -> Result<(), Silence> {
         let beginning = self.body.beginning(&self.wire.input);
@@ -243,81 +204,5 @@ impl Conversation<'_> {
         let watch = Taker::Client(&self.client.watch);
         let written = pieces::write(&mut to, &mut word, b"", b"", watch).await;
         written.map(|()| true).map_err(|_| Stop::ClientGone)
-    }
-}
-
-/// Polls the response on its way to the client, and the rest of the request on
-/// its way to the server. An error says how the response ended before its time.
-async fn both_ways<D, L>(
-    mut download: Pin<&mut D>,
-    client: &mut Pin<&mut L>,
-    upload: &Cell<Upload>,
-    answered: &Answered,
-    watch: &Watch,
-) -> Result<(), Termination>
-where
-    D: Future<Output = Result<(), Broken>>,
-    L: Future<Output = Heard>,
-{
-    let switches = answered.status == StatusCode::SWITCHING_PROTOCOLS;
-    let mut downloaded = false;
-    poll_fn(|cx| {
-        if !downloaded {
-            downloaded = is_done(download.as_mut().poll(cx))?;
-        }
-        // A server that answers early may still read the rest of the
-        // request, and then takes another.
-        if downloaded {
-            let over = match upload.get() {
-                Upload::Done | Upload::Refused => true,
-                Upload::Going => !answered.server_keeps || switches || watch.server_expired(),
-            };
-            if over {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        let heard = client.as_mut().poll(cx);
-        if downloaded && heard.is_pending() {
-            if upload.get() != Upload::Going {
-                return Poll::Ready(Ok(()));
-            }
-            watch.wait_for_server();
-        }
-        heard.map(|_| {
-            Err(if downloaded {
-                Termination::NORMAL
-            } else {
-                Broken::Receiver.into()
-            })
-        })
-    })
-    .await
-}
-
-/// Reads more of a response's body.
-fn read_body<R: AsyncRead + Unpin>(
-    from: &mut R,
-    input: &mut Buffer,
-    watch: &Watch,
-    cx: &mut Context<'_>,
-) -> Poll<Result<usize, Broken>> {
-    match input.poll_fill(from, cx) {
-        Poll::Pending if watch.server_expired() => Poll::Ready(Err(Broken::Stalled)),
-        Poll::Pending => {
-            watch.wait_for_server();
-            Poll::Pending
-        }
-        Poll::Ready(read) => {
-            watch.arrived(Waiting::Server);
-            Poll::Ready(read.map_err(|_| Broken::Sender))
-        }
-    }
-}
-
-/// Whether it is done; not yet is no error.
-fn is_done<E>(polled: Poll<Result<(), E>>) -> Result<bool, E> {
-    match polled {
-        Poll::Ready(done) => done.map(|()| true),
-        Poll::Pending => Ok(false),
     }
 }

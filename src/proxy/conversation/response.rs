@@ -1,35 +1,26 @@
-//! A response's head: waited for, and written anew for the client.
+//! A response's head, written anew for the client.
 
-use std::{cell::Cell, future::poll_fn, pin::Pin, task::Poll};
+use std::cell::Cell;
 
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Heard, Patience, Silence, Stop, Upload};
+use super::Upload;
 use crate::{
     http1::{Length, Malformed, Response, Version},
     pool::Server,
     proxy::{
         Worker,
         body::Framing,
-        buffer::Buffer,
         compress::{self, Coded, Coding},
         connection::{Asked, Client},
         exchange::{Affinity, CookieSent, Exchange},
         heads::{self, ForClient, Said},
-        pieces::{self, Taker},
-        upstream::FailureKind,
-        watch::Waiting,
     },
 };
 
 /// The largest response head. nginx and `HAProxy` stop at 16 KiB and less, and
 /// applications with long policies and many cookies have run into that.
-const MAX_HEAD: usize = 64 * 1024;
-
-/// The most responses that may come before the one that counts: a server that
-/// says 102 every second for minutes is heard out, one without an end is not.
-const MAX_INTERIM: u32 = 1000;
+pub(super) const MAX_HEAD: usize = 64 * 1024;
 
 /// What a response's head is written anew from.
 pub(super) struct ForThisRequest<'a> {
@@ -61,7 +52,7 @@ pub(super) struct Answered {
 }
 
 /// What is found where a response's head is to be.
-enum Found {
+pub(super) enum Found {
     Answer(Answered),
     /// A response that is not the last one to its request.
     Interim {
@@ -71,63 +62,13 @@ enum Found {
 }
 
 impl ForThisRequest<'_> {
-    /// Waits for the response's head. It is in `out` then, which goes to the
-    /// client; what comes before it is on its way there.
-    pub(super) async fn head<R, W, L>(
-        &mut self,
-        (input, from): (&mut Buffer, &mut R),
-        (out, to): (&mut Vec<u8>, &mut W),
-        patience: &Patience<'_>,
-        client: &mut Pin<&mut L>,
-    ) -> Result<Answered, Silence>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-        L: Future<Output = Heard>,
-    {
-        let mut interim = 0;
-        loop {
-            match self.find(input.filled(), out) {
-                Ok(Some(Found::Answer(answered))) => return Ok(answered),
-                Ok(Some(Found::Interim { .. })) if interim == MAX_INTERIM => {
-                    return Err(FailureKind::Malformed.into());
-                }
-                Ok(Some(Found::Interim { status, received })) => {
-                    interim += 1;
-                    patience.watch.arrived(Waiting::Server);
-                    input.consume(received);
-                    let known = self.invited && status == StatusCode::CONTINUE;
-                    if known || self.asked.version == Version::Http10 {
-                        out.clear();
-                    }
-                    self.exchange.add_bytes_out(out.len() as u64);
-                    let written =
-                        pieces::write(to, out, b"", b"", Taker::Client(patience.watch)).await;
-                    written.map_err(|_| Stop::ClientGone)?;
-                    continue;
-                }
-                Ok(None) if input.filled().len() > MAX_HEAD => {
-                    return Err(FailureKind::Malformed.into());
-                }
-                Ok(None) if input.is_full() => input.enlarge(),
-                Ok(None) => {}
-                Err(_) => return Err(FailureKind::Malformed.into()),
-            }
-            let read = poll_fn(|cx| {
-                if let Poll::Ready(heard) = client.as_mut().poll(cx) {
-                    return Poll::Ready(Err(Silence::Stop(heard.into())));
-                }
-                patience.poll(cx, |cx| input.poll_fill(from, cx))
-            });
-            if !matches!(read.await?, Ok(1..)) {
-                return Err(FailureKind::Broken.into());
-            }
-        }
-    }
-
     /// Finds a head in what has come of the response, and appends to `out`
     /// what it is to the client.
-    fn find(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<Found>, Malformed> {
+    pub(super) fn find(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Found>, Malformed> {
         if input.is_empty() {
             return Ok(None);
         }
