@@ -60,9 +60,6 @@ pub(super) struct Attempts<'a> {
 /// Has a server answer, and another one where that fails and may be repeated.
 pub(super) async fn forward(conversation: &mut Conversation<'_>) -> Result<Forwarded, Stop> {
     let Conversation { worker, asked, .. } = *conversation;
-    if asked.redirect.is_some() {
-        return Err(Stop::Error(Error::NotSecure));
-    }
     let has_body = !conversation.body.is_over();
     let repeatable = may_repeat(Sent::Perhaps, &asked.method, has_body);
     let mut attempts = Attempts {

@@ -40,9 +40,7 @@ pub(super) async fn answer(
     mut asked: Asked,
 ) -> After {
     let mut exchange = Exchange::begin(worker, client, &mut asked);
-    let refused = worker.exceeds_rate(&asked, client);
     let mut body = Body::new(asked.length);
-    worker.budget.deposit();
     let mut conversation = Conversation {
         worker,
         client,
@@ -51,52 +49,69 @@ pub(super) async fn answer(
         body: &mut body,
         exchange: &mut exchange,
     };
-    let forwarded = match refused {
+    worker.budget.deposit();
+    let forwarded = match conversation.objection() {
         None => forward(&mut conversation).await,
         Some(error) => Err(Stop::Error(error)),
     };
-    let error = match forwarded {
-        Ok(Forwarded::Whole(after)) => return after,
+    match forwarded {
+        Ok(Forwarded::Whole(after)) => after,
         Ok(Forwarded::Switched(lease)) => {
             let closing = worker.upstreams.open_tunnel(lease.server().life);
             let (server, counted) = lease.give_away();
             let tunnel = Tunnel::new(server, counted, closing, exchange);
-            return After::Tunnel(Box::new(tunnel));
+            After::Tunnel(Box::new(tunnel))
         }
-        Err(Stop::ClientGone) => return After::Gone,
+        Err(Stop::ClientGone) => After::Gone,
         Err(Stop::BrokenOff(how)) => {
             exchange.finish(how);
-            return After::Close;
+            After::Close
         }
-        Err(Stop::Error(error)) => error,
-    };
-    exchange.fail(error);
-    // A body that is there already need not end the connection.
-    let keep_alive = !error.ends_connection()
-        && body.skip(&mut wire.input)
-        && client.may_ask_again(worker, &asked);
-    let why = worker.why(&exchange);
-    let asker = Asker {
-        version: asked.version,
-        head_only: asked.method == Method::HEAD,
-        keep_alive,
-        why: why.as_deref(),
-        location: asked
-            .redirect
-            .as_deref()
-            .filter(|_| error == Error::NotSecure),
-        hsts: client.hsts(worker),
-    };
-    let mut answer = Vec::new();
-    let head = error.write(&mut answer, &asker);
-    exchange.begin_own_response(head as u64);
-    exchange.add_bytes_out((answer.len() - head) as u64);
-    let (_, mut to) = wire.stream.split();
-    let written = pieces::write(&mut to, &mut answer, b"", b"", Taker::Client(&client.watch)).await;
-    match written {
-        Ok(()) if keep_alive => After::Next,
-        Ok(()) => After::Close,
-        Err(_) => After::Gone,
+        Err(Stop::Error(error)) => conversation.answer_with(error).await,
+    }
+}
+
+impl Conversation<'_> {
+    /// What speaks against asking a server.
+    fn objection(&self) -> Option<Error> {
+        let redirected = self.asked.redirect.is_some();
+        let too_many = self.worker.exceeds_rate(self.asked, self.client);
+        too_many.or(redirected.then_some(Error::NotSecure))
+    }
+
+    /// Gives an answer of our own.
+    async fn answer_with(&mut self, error: Error) -> After {
+        self.exchange.fail(error);
+        // A body that is there already need not end the connection.
+        let keep_alive = !error.ends_connection()
+            && self.body.skip(&mut self.wire.input)
+            && self.client.may_ask_again(self.worker, self.asked);
+        let mut answer = Vec::new();
+        let head = self.write(error, keep_alive, &mut answer);
+        self.exchange.begin_own_response(head as u64);
+        self.exchange.add_bytes_out((answer.len() - head) as u64);
+        let (_, mut to) = self.wire.stream.split();
+        let taker = Taker::Client(&self.client.watch);
+        match pieces::write(&mut to, &mut answer, b"", b"", taker).await {
+            Ok(()) if keep_alive => After::Next,
+            Ok(()) => After::Close,
+            Err(_) => After::Gone,
+        }
+    }
+
+    /// Appends the answer, and says how long its head is.
+    fn write(&self, error: Error, keep_alive: bool, to: &mut Vec<u8>) -> usize {
+        let why = self.worker.why(self.exchange);
+        let redirect = self.asked.redirect.as_deref();
+        let asker = Asker {
+            version: self.asked.version,
+            head_only: self.asked.method == Method::HEAD,
+            keep_alive,
+            why: why.as_deref(),
+            location: redirect.filter(|_| error == Error::NotSecure),
+            hsts: self.client.hsts(self.worker),
+        };
+        error.write(to, &asker)
     }
 }
 
