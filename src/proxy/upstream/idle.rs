@@ -1,10 +1,10 @@
 //! Connections to servers that wait for their next request.
 
-use std::{collections::HashMap, time::Duration};
+use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Upstreams, lease::Link};
+use super::lease::Link;
 use crate::pool::{Server, Snapshot, server::Life};
 
 /// How long a connection may lie idle when the server does not say: Node.js
@@ -13,7 +13,7 @@ use crate::pool::{Server, Snapshot, server::Life};
 pub const IDLE: Duration = Duration::from_secs(4);
 
 /// How much earlier than the server says a connection is given up.
-pub(super) const IDLE_MARGIN: Duration = Duration::from_secs(1);
+const IDLE_MARGIN: Duration = Duration::from_secs(1);
 
 /// A request that cannot be repeated only takes a connection that has served
 /// within this time, which no server closes at that very moment.
@@ -23,40 +23,22 @@ const FRESH: Duration = Duration::from_secs(1);
 /// does not hold descriptors for long after.
 pub const IDLE_PER_SERVER: usize = 512;
 
-pub(super) struct Idle {
-    pub(super) link: Link,
-    pub(super) since: Instant,
-    pub(super) expires: Instant,
+/// One worker's idle connections.
+#[derive(Default)]
+pub(super) struct IdleConnections(RefCell<HashMap<Life, Vec<Idle>>>);
+
+struct Idle {
+    link: Link,
+    since: Instant,
+    expires: Instant,
 }
 
-impl Upstreams {
-    pub(super) fn close_idle(&self, snapshot: &Snapshot) {
-        let now = Instant::now();
-        let servers = snapshot.servers.iter();
-        let limits: HashMap<Life, Duration> = servers
-            .filter_map(|server| Some((server.life, server.keeps_connections_for()?)))
-            .collect();
-        self.idle.borrow_mut().retain(|life, idle| {
-            let Some(limit) = limits.get(life) else {
-                return false;
-            };
-            shorten(idle, *limit, now);
-            true
-        });
-        self.multiplexed
-            .keep(|life| limits.get(&life).copied(), now);
-    }
-
+impl IdleConnections {
     /// The connection that served last: it is the least likely to be closed,
     /// and those that are not needed grow old and go.
-    pub(super) fn take_idle(
-        &self,
-        server: &Server,
-        repeatable: bool,
-        now: Instant,
-    ) -> Option<Link> {
-        let mut all = self.idle.borrow_mut();
-        let idle = all.get_mut(&server.life)?;
+    pub(super) fn take(&self, life: Life, repeatable: bool, now: Instant) -> Option<Link> {
+        let mut all = self.0.borrow_mut();
+        let idle = all.get_mut(&life)?;
         while let Some(newest) = idle.pop() {
             let fresh = repeatable || now - newest.since < FRESH;
             if newest.expires <= now || !newest.link.stream.is_silent() {
@@ -73,10 +55,76 @@ impl Upstreams {
         }
         None
     }
+
+    /// Keeps the connection for the next request, for as long as the server
+    /// says that it does.
+    pub(super) fn put(
+        &self,
+        mut link: Link,
+        server: &Server,
+        keep_alive: Option<Duration>,
+        now: Instant,
+    ) {
+        let lifetime = keep_alive.map_or(IDLE, |timeout| timeout.saturating_sub(IDLE_MARGIN));
+        let wanted = server.keeps_connections_for().unwrap_or_default();
+        let lifetime = lifetime.min(wanted);
+        if lifetime.is_zero() {
+            return;
+        }
+        let mut all = self.0.borrow_mut();
+        let idle = all.entry(server.life).or_default();
+        if idle.len() < IDLE_PER_SERVER {
+            link.counted.set_idle(true);
+            idle.push(Idle {
+                link,
+                since: now,
+                expires: now + lifetime,
+            });
+        }
+    }
+
+    /// Closes connections to servers that shall not keep any. Only what
+    /// changed is looked at: a large pool changes all the time.
+    pub(super) fn follow(&self, before: &Snapshot, snapshot: &Snapshot, now: Instant) {
+        let mut all = self.0.borrow_mut();
+        for (was, is) in snapshot.changed_since(before) {
+            if let Some(was) = was
+                && is.is_none_or(|is| is.life != was.life)
+            {
+                all.remove(&was.life);
+            }
+            let Some(is) = is else {
+                continue;
+            };
+            match (is.keeps_connections_for(), all.get_mut(&is.life)) {
+                (_, None) => {}
+                (Some(limit), Some(idle)) => shorten(idle, limit, now),
+                (None, Some(_)) => drop(all.remove(&is.life)),
+            }
+        }
+    }
+
+    /// Closes those that have been idle for long enough, or for longer than
+    /// connections to their server may be now.
+    pub(super) fn expire(&self, limits: &HashMap<Life, Duration>, now: Instant) {
+        self.0.borrow_mut().retain(|life, idle| {
+            let Some(limit) = limits.get(life) else {
+                return false;
+            };
+            shorten(idle, *limit, now);
+            idle.retain(|idle| idle.expires > now && idle.link.stream.is_silent());
+            !idle.is_empty()
+        });
+    }
+
+    /// Closes all of them. Says whether there were any.
+    pub(super) fn close(&self) -> bool {
+        !self.0.take().is_empty()
+    }
 }
 
 /// Has connections go within `limit`, if not earlier.
-pub(super) fn shorten(idle: &mut [Idle], limit: Duration, now: Instant) {
+fn shorten(idle: &mut [Idle], limit: Duration, now: Instant) {
     for connection in idle {
         let latest = now.checked_add(limit).unwrap_or(connection.expires);
         connection.expires = connection.expires.min(latest);

@@ -4,11 +4,7 @@ use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    Upstreams,
-    idle::{IDLE, IDLE_MARGIN, IDLE_PER_SERVER, Idle},
-    rescue::Wait,
-};
+use super::{Upstreams, rescue::Wait};
 use crate::{
     counters::ServerTally,
     pool::{Server, server::Live},
@@ -102,23 +98,11 @@ impl Lease {
 
     /// Puts the connection back for the next request, for as long as the
     /// server says it keeps it.
-    pub(in crate::proxy) fn give_back(mut self, keep_alive: Option<Duration>, now: Instant) {
-        let lifetime = keep_alive.map_or(IDLE, |timeout| timeout.saturating_sub(IDLE_MARGIN));
-        let wanted = self.server.keeps_connections_for().unwrap_or_default();
-        let lifetime = lifetime.min(wanted);
+    pub(in crate::proxy) fn give_back(self, keep_alive: Option<Duration>, now: Instant) {
         // More than was asked for is nobody's answer.
-        if lifetime.is_zero() || !self.link.input.is_empty() || !self.link.reusable {
-            return;
-        }
-        let mut all = self.home.idle.borrow_mut();
-        let idle = all.entry(self.server.life).or_default();
-        if idle.len() < IDLE_PER_SERVER {
-            self.link.counted.set_idle(true);
-            idle.push(Idle {
-                link: self.link,
-                since: now,
-                expires: now + lifetime,
-            });
+        if self.link.reusable && self.link.input.is_empty() {
+            let idle = &self.home.idle;
+            idle.put(self.link, &self.server, keep_alive, now);
         }
     }
 }

@@ -1,19 +1,13 @@
-//! Connections to servers: one worker's idle ones, and how new ones are made.
+//! One worker's connections to servers: which one a request gets, and what
+//! becomes of them when the pool changes.
 
 mod failure;
 mod idle;
 mod lease;
 mod rescue;
+mod tunnels;
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, HashSet},
-    fmt,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,8 +20,10 @@ pub(super) use self::{
 };
 use self::{
     failure::{connect_failure, is_exhaustion, is_our_own},
-    idle::{Idle, shorten},
+    idle::IdleConnections,
     lease::Link,
+    rescue::Rescue,
+    tunnels::Tunnels,
 };
 use super::{
     buffer::{Buffer, Buffers},
@@ -47,12 +43,11 @@ pub(super) struct Upstreams {
     ledger: Ledger,
     connector: tls::Connector,
     buffers: Rc<Buffers>,
-    idle: RefCell<HashMap<Life, Vec<Idle>>>,
+    idle: IdleConnections,
     /// Those that many requests share.
     multiplexed: Multiplexed,
-    open: RefCell<HashMap<Life, Vec<Rc<Wait>>>>,
-    /// Cancelled: the server has left, and its tunnels are to be closed.
-    tunnels: RefCell<HashMap<Life, CancellationToken>>,
+    rescue: Rescue,
+    tunnels: Tunnels,
 }
 
 impl fmt::Debug for Upstreams {
@@ -68,10 +63,10 @@ impl Upstreams {
             ledger,
             connector,
             buffers: Rc::clone(buffers),
-            idle: RefCell::default(),
+            idle: IdleConnections::default(),
             multiplexed: Multiplexed::default(),
-            open: RefCell::default(),
-            tunnels: RefCell::default(),
+            rescue: Rescue::default(),
+            tunnels: Tunnels::default(),
         }
     }
 
@@ -90,95 +85,10 @@ impl Upstreams {
             let shared = self.multiplexed.find(server.life)?;
             self.link(server, shared.open(&self.buffers))
         } else {
-            self.take_idle(server, repeatable, now)?
+            self.idle.take(server.life, repeatable, now)?
         };
         self.ledger.inc(&server.live, |traffic| &traffic.reuses);
         Some(Lease::new(link, server, self, Duration::ZERO))
-    }
-
-    /// Does what a change in the pool asks for: closes idle connections to
-    /// servers that shall not keep any, rescues requests from servers that do
-    /// not answer any more, and closes tunnels to those that have left.
-    pub(super) fn follow(&self, before: &Snapshot, snapshot: &Snapshot) {
-        let now = Instant::now();
-        // Only what changed is looked at: a large pool changes all the time.
-        for (was, is) in snapshot.changed_since(before) {
-            let mut idle = self.idle.borrow_mut();
-            if let Some(was) = was
-                && is.is_none_or(|is| is.life != was.life)
-            {
-                idle.remove(&was.life);
-            }
-            let Some(is) = is else {
-                continue;
-            };
-            match (is.keeps_connections_for(), idle.get_mut(&is.life)) {
-                (_, None) => {}
-                (Some(limit), Some(idle)) => shorten(idle, limit, now),
-                (None, Some(_)) => drop(idle.remove(&is.life)),
-            }
-        }
-        self.rescue(snapshot, now);
-        self.close_tunnels(snapshot);
-    }
-
-    /// A tunnel to that life of a server is there; cancelled when it is to end.
-    pub(super) fn open_tunnel(&self, life: Life) -> CancellationToken {
-        self.tunnels.borrow_mut().entry(life).or_default().clone()
-    }
-
-    /// Closes tunnels to servers that have left: a tunnel may have no end of
-    /// its own, and the server has given its users all the time it had.
-    fn close_tunnels(&self, snapshot: &Snapshot) {
-        let mut all = self.tunnels.borrow_mut();
-        if all.is_empty() {
-            return;
-        }
-        let there: HashSet<Life> = snapshot.servers.iter().map(|server| server.life).collect();
-        all.retain(|life, closing| {
-            let stays = there.contains(life);
-            if !stays {
-                closing.cancel();
-            }
-            stays
-        });
-    }
-
-    /// Does what time alone asks for: closes connections that have been idle
-    /// for long enough, and ends what has waited too long.
-    pub(super) fn expire(&self, snapshot: &Snapshot, now: Instant) {
-        self.rescue(snapshot, now);
-        // One that was in use when its server began to drain has come back
-        // since, with the time that it had before.
-        self.close_idle(snapshot);
-        self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| idle.expires > now && idle.link.stream.is_silent());
-            !idle.is_empty()
-        });
-        self.open.borrow_mut().retain(|_, open| {
-            // Only we know of it: the connection is gone.
-            open.retain(|connection| Rc::strong_count(connection) > 1);
-            !open.is_empty()
-        });
-    }
-
-    /// Connects. Where no descriptor is left, once more in the place of
-    /// connections that nobody uses at the moment.
-    async fn dial(
-        &self,
-        server: &Server,
-        addr: SocketAddr,
-        client: &Client,
-    ) -> Result<Stream, NotDialled> {
-        let dial = || dial(server, addr, client, &self.connector);
-        match dial().await {
-            Err(NotDialled::Connect(err))
-                if is_exhaustion(&err) && !self.idle.take().is_empty() =>
-            {
-                dial().await
-            }
-            dialled => dialled,
-        }
     }
 
     /// A new connection to `server` for `client`, made within `patience`.
@@ -226,16 +136,61 @@ impl Upstreams {
         Ok(shared.open(&self.buffers))
     }
 
+    /// Connects. Where no descriptor is left, once more in the place of
+    /// connections that nobody uses at the moment.
+    async fn dial(
+        &self,
+        server: &Server,
+        addr: SocketAddr,
+        client: &Client,
+    ) -> Result<Stream, NotDialled> {
+        let dial = || dial(server, addr, client, &self.connector);
+        match dial().await {
+            Err(NotDialled::Connect(err)) if is_exhaustion(&err) && self.idle.close() => {
+                dial().await
+            }
+            dialled => dialled,
+        }
+    }
+
     fn link(&self, server: &Server, stream: Stream) -> Link {
-        let wait = Rc::new(Wait::default());
-        let mut open = self.open.borrow_mut();
-        open.entry(server.life).or_default().push(Rc::clone(&wait));
         Link {
             stream,
             input: Buffer::new(&self.buffers),
-            wait,
+            wait: self.rescue.enter(server.life),
             counted: Counted::new(&server.live, &self.ledger),
             reusable: !server.transport.http2 && server.transport.send_proxy.is_none(),
         }
+    }
+
+    /// Does what a change in the pool asks for: closes idle connections to
+    /// servers that shall not keep any, rescues requests from servers that do
+    /// not answer any more, and closes tunnels to those that have left.
+    pub(super) fn follow(&self, before: &Snapshot, snapshot: &Snapshot) {
+        let now = Instant::now();
+        self.idle.follow(before, snapshot, now);
+        self.rescue.follow(snapshot, now);
+        self.tunnels.follow(snapshot);
+    }
+
+    /// Does what time alone asks for: closes connections that have been idle
+    /// for long enough, and ends what has waited too long.
+    pub(super) fn expire(&self, snapshot: &Snapshot, now: Instant) {
+        self.rescue.follow(snapshot, now);
+        let servers = snapshot.servers.iter();
+        let limits: HashMap<Life, Duration> = servers
+            .filter_map(|server| Some((server.life, server.keeps_connections_for()?)))
+            .collect();
+        // One that was in use when its server began to drain has come back
+        // since, with the time that it had before.
+        self.idle.expire(&limits, now);
+        let shared = &self.multiplexed;
+        shared.keep(|life| limits.get(&life).copied(), now);
+        self.rescue.expire();
+    }
+
+    /// A tunnel to that life of a server is there; cancelled when it is to end.
+    pub(super) fn open_tunnel(&self, life: Life) -> CancellationToken {
+        self.tunnels.open(life)
     }
 }

@@ -2,18 +2,26 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
     task::{Context, Waker},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::Upstreams;
-use crate::pool::{Snapshot, Status, server::Cause};
+use crate::pool::{
+    Snapshot, Status,
+    server::{Cause, Life},
+};
 
 /// How long a request that cannot be repeated waits at a server that gossip
 /// has lost before it ends with 502.
 const LAST_HOPE: Duration = Duration::from_secs(1);
+
+/// A worker's open connections, as far as somebody may wait on them.
+#[derive(Debug, Default)]
+pub(super) struct Rescue(RefCell<HashMap<Life, Vec<Rc<Wait>>>>);
 
 /// What a connection is waited on for, and by which task.
 #[derive(Debug, Default)]
@@ -36,7 +44,15 @@ enum Stage {
     Abandoned,
 }
 
-impl Upstreams {
+impl Rescue {
+    /// A connection to that life of a server is there.
+    pub(super) fn enter(&self, life: Life) -> Rc<Wait> {
+        let wait = Rc::new(Wait::default());
+        let mut open = self.0.borrow_mut();
+        open.entry(life).or_default().push(Rc::clone(&wait));
+        wait
+    }
+
     /// Hangs up on servers that gossip has lost, so that whoever waits for one
     /// is told at once: what may be repeated is tried elsewhere, the rest ends
     /// with 502 instead of in a timeout. On mere suspicion only what may be
@@ -46,30 +62,45 @@ impl Upstreams {
     ///
     /// Nothing is taken from a server that is the last resort: there is no
     /// elsewhere.
-    pub(super) fn rescue(&self, snapshot: &Snapshot, now: Instant) {
-        let mut all = self.open.borrow_mut();
+    pub(super) fn follow(&self, snapshot: &Snapshot, now: Instant) {
+        let mut all = self.0.borrow_mut();
         for server in &snapshot.servers {
             let lost = match server.status {
                 Status::Down(Cause::Silent) => true,
                 Status::Suspect => false,
                 _ => continue,
             };
-            let hopeless = |stage| match stage {
-                Stage::WaitsRepeatable => true,
-                Stage::Waits(since) => lost && now - since >= LAST_HOPE,
-                Stage::Settled | Stage::Abandoned => false,
-            };
             let open = all.get_mut(&server.life);
             let (Some(open), false) = (open, snapshot.in_rotation(server.life)) else {
                 continue;
             };
             open.retain(|connection| {
-                let hang_up = hopeless(connection.stage.get());
+                let hang_up = connection.stage.get().is_hopeless(lost, now);
                 if hang_up {
                     connection.abandon();
                 }
                 !hang_up
             });
+        }
+    }
+
+    /// Forgets connections that only this knows of: they are closed.
+    pub(super) fn expire(&self) {
+        self.0.borrow_mut().retain(|_, open| {
+            open.retain(|connection| Rc::strong_count(connection) > 1);
+            !open.is_empty()
+        });
+    }
+}
+
+impl Stage {
+    /// Whether nothing is to be expected of a server that is suspected, or
+    /// `lost`.
+    fn is_hopeless(self, lost: bool, now: Instant) -> bool {
+        match self {
+            Self::WaitsRepeatable => true,
+            Self::Waits(since) => lost && now - since >= LAST_HOPE,
+            Self::Settled | Self::Abandoned => false,
         }
     }
 }
