@@ -17,6 +17,7 @@ pub mod net;
 pub mod proxy_protocol;
 pub mod rfc3339;
 pub mod syslog;
+mod throttle;
 
 pub mod gossip;
 

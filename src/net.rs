@@ -3,12 +3,13 @@
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr},
-    sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::throttle::Throttle;
 
 /// Connections the kernel keeps for us until they are accepted. `HAProxy` and
 /// nginx ask for as much; the kernel caps it at `net.core.somaxconn`.
@@ -59,23 +60,12 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 /// Rests after an error of accepting, for as long as that makes sense: not at
 /// all where it concerned one connection.
 pub async fn rest_after(err: &io::Error) {
+    static WARNINGS: Throttle = Throttle::new();
     if !concerns_one_connection(err) {
-        warn_now_and_then(err);
+        if WARNINGS.allows() {
+            tracing::warn!("cannot accept connections for now, trying on: {err}");
+        }
         tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
-    }
-}
-
-/// One line every few seconds, however many listeners meet it how often.
-fn warn_now_and_then(err: &io::Error) {
-    static NEXT: AtomicI64 = AtomicI64::new(0);
-    let now = crate::counters::unix_seconds();
-    let next = NEXT.load(Relaxed);
-    let ours = now >= next
-        && NEXT
-            .compare_exchange(next, now + 10, Relaxed, Relaxed)
-            .is_ok();
-    if ours {
-        tracing::warn!("cannot accept connections for now, trying on: {err}");
     }
 }
 

@@ -1,21 +1,16 @@
 //! The PROXY header that connections from some peers begin with
 //! (`--accept-proxy`; `HAProxy`'s `accept-proxy`).
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr};
 
-use tokio::{
-    io::AsyncReadExt,
-    net::TcpStream,
-    time::{Instant, sleep},
-};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::sleep};
 use tracing::warn;
 
-use super::{Worker, connection::LAST_CHANCE};
-use crate::proxy_protocol::{self, Header, Malformed};
-
-/// The least time from one warning of a worker's to its next: a proxy that
-/// does not do it once never does it.
-const BETWEEN_WARNINGS: Duration = Duration::from_secs(10);
+use super::Worker;
+use crate::{
+    proxy_protocol::{self, Header, Malformed},
+    throttle::Throttle,
+};
 
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +36,11 @@ enum Missing {
 /// Returns whose connection it is; `None` where there is no header, and the
 /// connection is to be closed.
 pub(super) async fn introduce(worker: &Worker, socket: &mut TcpStream, own: Ends) -> Option<Ends> {
-    let last_chance = async {
-        worker.last_orders.heard().await;
-        sleep(LAST_CHANCE).await;
-    };
     let header = tokio::select! {
         biased;
         header = take_header(socket) => header,
         () = sleep(worker.timeouts.http_request) => Err(Missing::Late),
-        () = last_chance => Err(Missing::Nothing),
+        () = worker.last_orders.too_late() => Err(Missing::Nothing),
     };
     match header {
         Ok(Header::Local) => Some(own),
@@ -63,7 +54,7 @@ pub(super) async fn introduce(worker: &Worker, socket: &mut TcpStream, own: Ends
         Err(Missing::Nothing) => None,
         Err(missing) => {
             worker.ledger.all().request_errors.inc();
-            worker.complain(own.peer, missing);
+            complain(own.peer, missing);
             None
         }
     }
@@ -92,17 +83,14 @@ async fn take_header(socket: &mut TcpStream) -> Result<Header, Missing> {
     }
 }
 
-impl Worker {
-    fn complain(&self, peer: SocketAddr, missing: Missing) {
-        let now = Instant::now();
-        let before = self.complained.get();
-        if before.is_none_or(|before| now - before >= BETWEEN_WARNINGS) {
-            self.complained.set(Some(now));
-            warn!(
-                "{peer} is one of --accept-proxy, and its connection was closed: {missing}; \
-                 have it send the PROXY protocol, or take it off the list"
-            );
-        }
+/// Now and then: a proxy that does not do it once never does it.
+fn complain(peer: SocketAddr, missing: Missing) {
+    static WARNINGS: Throttle = Throttle::new();
+    if WARNINGS.allows() {
+        warn!(
+            "{peer} is one of --accept-proxy, and its connection was closed: {missing}; \
+             have it send the PROXY protocol, or take it off the list"
+        );
     }
 }
 

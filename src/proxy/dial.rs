@@ -1,15 +1,11 @@
 //! A new connection to a server, up to where requests can go over it.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::atomic::{AtomicI64, Ordering::Relaxed},
-};
+use std::{io, net::SocketAddr};
 
 use tokio::io::AsyncWriteExt;
 
 use super::{connection::Client, stream::Stream};
-use crate::{counters::unix_seconds, net, pool::Server, tls};
+use crate::{net, pool::Server, throttle::Throttle, tls};
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -37,7 +33,10 @@ pub(super) async fn dial(
         return Ok(socket.into());
     }
     let failed = |why: String| {
-        warn_now_and_then(server, addr, &why);
+        static WARNINGS: Throttle = Throttle::new();
+        if WARNINGS.allows() {
+            tracing::warn!("no TLS with server {} at {addr}: {why}", server.name);
+        }
         NotDialled::Handshake
     };
     let name = tls::server_name(server.transport.sni.as_deref(), addr.ip()).map_err(failed)?;
@@ -50,18 +49,5 @@ pub(super) async fn dial(
         )),
         Ok(stream) => Ok(Stream::layered(stream)),
         Err(err) => Err(failed(tls::in_words(&err))),
-    }
-}
-
-/// One line every few seconds, however many requests meet it.
-fn warn_now_and_then(server: &Server, addr: SocketAddr, why: &str) {
-    static NEXT: AtomicI64 = AtomicI64::new(0);
-    let (now, next) = (unix_seconds(), NEXT.load(Relaxed));
-    let ours = now >= next
-        && NEXT
-            .compare_exchange(next, now + 10, Relaxed, Relaxed)
-            .is_ok();
-    if ours {
-        tracing::warn!("no TLS with server {} at {addr}: {why}", server.name);
     }
 }

@@ -3,10 +3,7 @@
 
 use std::rc::Rc;
 
-use tokio::{
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     Worker,
@@ -96,15 +93,8 @@ async fn shake_hands(worker: &Worker, socket: TcpStream) -> Option<Stream> {
     tokio::select! {
         biased;
         shaken = handshake => Some(Stream::layered(shaken.ok()?.ok()?)),
-        () = last_chance(worker) => None,
+        () = worker.last_orders.too_late() => None,
     }
-}
-
-/// Until a client that is not done with its handshake is too late: the word to
-/// drain was given.
-async fn last_chance(worker: &Worker) {
-    worker.last_orders.heard().await;
-    sleep(connection::LAST_CHANCE).await;
 }
 
 /// Has the worker know a connection for as long as it is open.

@@ -8,6 +8,7 @@ mod accept;
 mod accept_proxy;
 mod access_log;
 mod admission;
+mod attempts;
 #[doc(hidden)]
 pub mod bench;
 mod body;
@@ -25,6 +26,7 @@ mod explain;
 mod forwarded;
 mod heads;
 mod http2;
+mod last_orders;
 mod ledger;
 mod load;
 mod pieces;
@@ -41,7 +43,7 @@ mod upstream;
 mod watch;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
@@ -55,7 +57,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
     net::TcpStream,
     runtime::LocalOptions,
-    sync::{Notify, broadcast::error::RecvError, mpsc},
+    sync::{broadcast::error::RecvError, mpsc},
     task::spawn_local,
     time::{Instant, interval, timeout},
 };
@@ -81,6 +83,7 @@ use self::{
     buffer::Buffers,
     control::{Connections, Talk},
     date::Date,
+    last_orders::LastOrders,
     ledger::Ledger,
     load::Place,
     upstream::Upstreams,
@@ -179,29 +182,6 @@ impl Limits {
     }
 }
 
-/// The word to drain as a worker's connections hear it: a look at it costs
-/// nothing, where one at the process's takes a lock that workers share.
-#[derive(Debug, Default)]
-struct LastOrders {
-    called: Cell<bool>,
-    bell: Notify,
-}
-
-impl LastOrders {
-    fn call(&self) {
-        self.called.set(true);
-        self.bell.notify_waiters();
-    }
-
-    /// Waits for the word.
-    async fn heard(&self) {
-        let notified = self.bell.notified();
-        if !self.called.get() {
-            notified.await;
-        }
-    }
-}
-
 /// One worker's own things.
 struct Worker {
     settings: Arc<Settings>,
@@ -225,8 +205,6 @@ struct Worker {
     control: Control,
     tls: Option<Arc<tls::Server>>,
     known: Connections,
-    /// When it last complained of a missing PROXY header.
-    complained: Cell<Option<Instant>>,
     admission: Arc<Admission>,
     rate_limit: Option<Arc<RateLimit>>,
     places: Places,
@@ -374,7 +352,6 @@ impl Worker {
             control: shared.control,
             tls: shared.tls,
             known: Connections::default(),
-            complained: Cell::new(None),
             admission: shared.limits.admission,
             rate_limit: shared.limits.rate,
             places: shared.limits.places,

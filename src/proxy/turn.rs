@@ -7,10 +7,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Worker,
+    attempts::{Attempts, Waits},
     error::Error,
     exchange::Exchange,
     places::Asked,
-    service::{Attempts, Waits},
 };
 use crate::{
     balance,

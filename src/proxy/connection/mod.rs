@@ -1,50 +1,37 @@
 //! One client connection from accept to close.
 
+mod next;
+
 use std::{
-    cell::Cell,
-    future::poll_fn,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    rc::Rc,
-    sync::atomic::Ordering::Relaxed,
-    task::{Poll, ready},
-    time::Duration,
+    cell::Cell, future::poll_fn, net::SocketAddr, pin::pin, rc::Rc,
+    sync::atomic::Ordering::Relaxed, task::Poll, time::Duration,
 };
 
-use http::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep_until, timeout},
 };
 
+pub(super) use self::next::Asked;
+use self::next::{Next, Refused, next};
 use super::{
     Worker,
     access_log::{BadRequest, RequestLine},
     buffer::Buffer,
-    compress::{self, Coding},
     control::Talk,
     error::Error,
-    forwarded::{self, Origin},
-    heads::{self, ForServer},
-    http2, redirect,
+    forwarded::Origin,
+    last_orders::LAST_CHANCE,
     service::{self, After},
     stream::Stream,
     upgrade::{Limits, Tunnel},
     watch::{Expired, Watch},
 };
-use crate::{
-    cidr::any_contains,
-    http1::{Known, Length, Request, Version},
-    proxy_protocol::Header,
-};
+use crate::proxy_protocol::Header;
 
 /// How long a closed connection is read on, so that a client that is still
 /// sending sees our answer and not a reset (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
-
-/// How long a connection that has asked nothing yet may still begin to, once
-/// the word to drain is given: its client has just connected, or never asks.
-pub(super) const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -86,39 +73,6 @@ pub(super) struct Wire {
     /// What was read of the request's body, and what the client has sent
     /// ahead.
     pub(super) input: Buffer,
-}
-
-/// A request that is to be answered.
-#[derive(Debug)]
-pub(super) struct Asked {
-    /// Its method.
-    pub(super) method: Method,
-    /// Its version.
-    pub(super) version: Version,
-    /// Where it is to be asked again, over TLS.
-    pub(super) redirect: Option<Box<str>>,
-    /// Its head for servers.
-    pub(super) head: Vec<u8>,
-    /// The value of its sticky cookie.
-    pub(super) cookie: Option<String>,
-    /// How long its body is.
-    pub(super) length: Length,
-    /// Whether it waits for 100.
-    pub(super) expects_continue: bool,
-    /// Whether it takes trailers.
-    pub(super) takes_trailers: bool,
-    /// Whose it is to limits that hold for each source.
-    pub(super) source: IpAddr,
-    /// How its response may be compressed.
-    pub(super) coding: Option<Coding>,
-    /// Whether it asks to switch protocols.
-    pub(super) upgrade: bool,
-    /// Its first line, for the log.
-    pub(super) line: Option<RequestLine>,
-    /// Bytes of its head, as it came.
-    pub(super) size: usize,
-    /// Whether its client wants to ask again.
-    pub(super) keeps_alive: bool,
 }
 
 /// How a connection came to its end.
@@ -252,41 +206,6 @@ async fn requests(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire) -> 
     }
 }
 
-/// What comes next on a connection.
-enum Next {
-    /// A request.
-    Asked(Asked),
-    /// Something that is no request, or none for us.
-    Refused(Refused),
-    /// Nothing: the client has closed.
-    Nothing,
-    /// The client has closed in the middle of a head.
-    BrokenOff,
-    /// Nothing was asked, and nothing more is to be.
-    Draining,
-    /// The preface of HTTP/2.
-    Http2,
-}
-
-impl Next {
-    fn refused(error: Error) -> Self {
-        Self::Refused(Refused {
-            error,
-            line: None,
-            size: 0,
-        })
-    }
-}
-
-/// Why a request is not served.
-struct Refused {
-    error: Error,
-    /// Its first line, for the log, if it could be read.
-    line: Option<RequestLine>,
-    /// Bytes of its head that are not in the buffer any more.
-    size: usize,
-}
-
 async fn respond(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire, next: Next) -> After {
     match next {
         Next::Asked(asked) => service::answer(worker, client, wire, asked).await,
@@ -305,152 +224,7 @@ async fn respond(worker: &Rc<Worker>, client: &Rc<Client>, wire: &mut Wire, next
     }
 }
 
-async fn next(worker: &Worker, client: &Client, wire: &mut Wire) -> Next {
-    let mut looked_at = 0;
-    loop {
-        skip_empty_lines(&mut wire.input);
-        let there = wire.input.filled();
-        if !there.is_empty() {
-            client.watch.read();
-        }
-        // A head that dribbles in is not read from its beginning every time.
-        if there.len() > looked_at && (looked_at == 0 || may_end_behind(there, looked_at)) {
-            let read = Request::read(there, |request| worker.prepare(client, request));
-            match read {
-                Ok(Some(Ok(asked))) => {
-                    wire.input.consume(asked.size);
-                    client.asked.set(true);
-                    return Next::Asked(asked);
-                }
-                Ok(Some(Err(refused))) => {
-                    wire.input.consume(refused.size);
-                    return Next::Refused(refused);
-                }
-                Ok(None) => {}
-                Err(_) if begins_http2(there, client) => {
-                    if there.len() >= http2::PREFACE.len() {
-                        return Next::Http2;
-                    }
-                }
-                Err(malformed) => return Next::refused(malformed.into()),
-            }
-        }
-        looked_at = there.len();
-        if wire.input.is_full() {
-            return Next::refused(too_large(wire.input.filled()));
-        }
-        let Wire { stream, input } = &mut *wire;
-        let (mut from, _) = stream.split();
-        let read = poll_fn(|cx| {
-            if client.last.get() && input.is_empty() {
-                return Poll::Ready(None);
-            }
-            Poll::Ready(Some(ready!(input.poll_fill(&mut from, cx))))
-        });
-        match read.await {
-            None => return Next::Draining,
-            Some(Ok(1..)) => {}
-            Some(_) if wire.input.is_empty() => return Next::Nothing,
-            Some(_) => return Next::BrokenOff,
-        }
-    }
-}
-
-/// RFC 9112 §2.2: empty lines before a request are nothing, such as the one
-/// that some clients send behind a body.
-fn skip_empty_lines(input: &mut Buffer) {
-    while input.filled().starts_with(b"\r\n") {
-        input.consume(2);
-    }
-}
-
-/// Whether it is what HTTP/2 begins with, as far as it is there: with prior
-/// knowledge, or because TLS has agreed on it (RFC 9113 §3.2 and §3.3).
-fn begins_http2(there: &[u8], client: &Client) -> bool {
-    let common = there.len().min(http2::PREFACE.len());
-    client.has_asked_nothing() && there.get(..common) == http2::PREFACE.get(..common)
-}
-
-/// Whether a head may be complete with what stands behind `seen` bytes of it.
-fn may_end_behind(head: &[u8], seen: usize) -> bool {
-    let new = head.get(seen.saturating_sub(3)..).unwrap_or_default();
-    memchr::memmem::find(new, b"\n\r\n").is_some() || memchr::memmem::find(new, b"\n\n").is_some()
-}
-
-/// RFC 9112 §3: of a head that is too large the target may be the part that is.
-fn too_large(head: &[u8]) -> Error {
-    if memchr::memchr(b'\n', head).is_none() {
-        Error::TargetTooLong
-    } else {
-        Error::HeadTooLarge
-    }
-}
-
 impl Worker {
-    /// Makes a request ready for servers, unless it is to be refused.
-    fn prepare(&self, client: &Client, request: &Request<'_, '_>) -> Result<Asked, Refused> {
-        let line = self
-            .access_log
-            .is_some()
-            .then(|| RequestLine::new(request, client.http2));
-        if let Some(error) = objection(request) {
-            return Err(Refused {
-                error,
-                line,
-                size: request.size,
-            });
-        }
-        let sticky = self.settings.cookie.as_deref();
-        let https = self.settings.redirect_https;
-        let redirect = https.filter(|_| !client.origin.was_asked_securely(request));
-        let redirect = redirect.map(|port| redirect::location(request, &client.origin, port));
-        let ForServer { head, cookie } = heads::for_server(request, &client.origin, sticky);
-        Ok(Asked {
-            method: request.method.clone(),
-            version: request.version,
-            redirect,
-            head,
-            cookie,
-            length: request.length,
-            expects_continue: request.expects_continue && request.version == Version::Http11,
-            // A reader of HTTP/2 takes them, whether it says so or not.
-            takes_trailers: request.takes_trailers || client.http2,
-            source: self.source(client, request),
-            coding: self.coding(request),
-            upgrade: request.upgrade.is_some(),
-            line,
-            size: request.size,
-            keeps_alive: request.keeps_alive(),
-        })
-    }
-
-    /// Whose a request is: the client's, or where that is a proxy that is
-    /// trusted, whose it says it is. Looked for only where it matters.
-    fn source(&self, client: &Client, request: &Request<'_, '_>) -> IpAddr {
-        let (peer, trusted) = (client.peer.ip(), &self.settings.forwarded.trusted);
-        if self.rate_limit.is_none() || !any_contains(trusted, peer) {
-            return peer;
-        }
-        let said: Vec<&[u8]> = request.fields.values(Known::XForwardedFor).collect();
-        forwarded::source(peer, said.into_iter(), trusted)
-    }
-
-    /// How a response may be compressed, if it may.
-    fn coding(&self, request: &Request<'_, '_>) -> Option<Coding> {
-        let offered = self.settings.compression.as_slice();
-        if offered.is_empty() {
-            return None;
-        }
-        let accepts = request
-            .fields
-            .iter()
-            .filter(|(_, field)| field.name.eq_ignore_ascii_case("accept-encoding"));
-        let values: Vec<&str> = accepts
-            .filter_map(|(_, field)| std::str::from_utf8(field.value).ok())
-            .collect();
-        compress::choose(offered, &values.join(","))
-    }
-
     /// What a client is told whose connection ends before its time.
     fn last_words(&self, client: &Client, end: &End, wire: &Wire) -> Vec<u8> {
         let words = || Error::RequestTimeout.last_words();
@@ -501,18 +275,6 @@ impl Worker {
                 what,
             );
         }
-    }
-}
-
-/// What speaks against a request that is well-formed.
-fn objection(request: &Request<'_, '_>) -> Option<Error> {
-    let bodiless = matches!(request.method, Method::GET | Method::HEAD | Method::DELETE);
-    if request.method == Method::CONNECT {
-        Some(Error::MethodNotAllowed)
-    } else if request.version == Version::Http10 && bodiless && request.has_body() {
-        Some(Error::PayloadTooLarge)
-    } else {
-        None
     }
 }
 
