@@ -88,6 +88,20 @@ impl ForClient<'_> {
                 _ => push_field(head, field.name, field.value),
             }
         }
+        self.write_own(response, (has_date, varies), head);
+        self.write_framing(response, head);
+        push(head, "\r\n");
+        said
+    }
+
+    /// Says what the server has not: whether it said the time, and that the
+    /// response varies, is known.
+    fn write_own(
+        &self,
+        response: &Response<'_, '_>,
+        (has_date, varies): (bool, bool),
+        head: &mut Vec<u8>,
+    ) {
         if let Coded::By(coding) = self.coded {
             push_field(head, "content-encoding", coding.as_str().as_bytes());
         }
@@ -108,9 +122,6 @@ impl ForClient<'_> {
         if let Some(why) = self.why {
             push_field(head, "x-lb-why", why.as_bytes());
         }
-        self.write_framing(response, head);
-        push(head, "\r\n");
-        said
     }
 
     fn write_framing(&self, response: &Response<'_, '_>, head: &mut Vec<u8>) {

@@ -5,7 +5,7 @@ use http::Method;
 use super::{is_nominated, push, push_field};
 use crate::{
     balance::sticky,
-    http1::{Known, Length, Request, Target},
+    http1::{Field, Known, Length, Request, Target},
     proxy::forwarded::Origin,
 };
 
@@ -29,60 +29,68 @@ pub(in crate::proxy) fn for_server(
     let mut cookie = None;
     write_request_line(&mut head, request, origin);
     for (known, field) in request.fields.iter() {
-        match known {
-            // RFC 9110 §7.6.1: these end here.
-            Known::Connection
-            | Known::KeepAlive
-            | Known::ProxyAuthorization
-            | Known::ProxyConnection
-            | Known::Te
-            | Known::TransferEncoding
-            | Known::Upgrade => {}
-            // RFC 9112 §3.2.2: the target has said it, whatever this says.
-            Known::Host if matches!(request.form, Target::Absolute { .. }) => {}
-            Known::Cookie => {
-                let rest = match sticky {
-                    Some(name) => sticky::take(field.value, name, &mut cookie),
-                    None => Some(field.value.into()),
-                };
-                if let Some(rest) = rest {
-                    push_field(&mut head, field.name, &rest);
-                }
+        if known != Known::Cookie {
+            if goes_on(known, field, request, origin) {
+                push_field(&mut head, field.name, field.value);
             }
-            // They frame and route the message, and a client that could
-            // remove them could make a server read it differently from us.
-            Known::Host | Known::ContentLength => push_field(&mut head, field.name, field.value),
-            // Nor does a client remove what a proxy before us says of it.
-            Known::Forwarded
-            | Known::XForwardedFor
-            | Known::XForwardedHost
-            | Known::XForwardedPort
-            | Known::XForwardedProto
-            | Known::XRealIp => {
-                if origin.keeps(known, field.value) {
-                    push_field(&mut head, field.name, field.value);
-                }
-            }
-            _ if origin.drops(field.name) => {}
-            _ if request.connection.nominates && is_nominated(field.name, request.fields) => {}
-            _ => push_field(&mut head, field.name, field.value),
+            continue;
+        }
+        let rest = match sticky {
+            Some(name) => sticky::take(field.value, name, &mut cookie),
+            None => Some(field.value.into()),
+        };
+        if let Some(rest) = rest {
+            push_field(&mut head, field.name, &rest);
         }
     }
-    if request.length == Length::Chunked {
-        push(&mut head, "transfer-encoding: chunked\r\n");
-    }
-    match (request.upgrade, request.takes_trailers) {
-        (Some(protocol), _) => {
-            push(&mut head, "connection: upgrade\r\n");
-            push_field(&mut head, "upgrade", protocol);
-        }
-        // RFC 9110 §10.1.4: TE goes with its connection option.
-        (None, true) => push(&mut head, "connection: te\r\nte: trailers\r\n"),
-        (None, false) => {}
-    }
+    write_own_hop(&mut head, request);
     origin.tell(&mut head, request);
     push(&mut head, "\r\n");
     ForServer { head, cookie }
+}
+
+/// Whether a field goes on as it is.
+fn goes_on(known: Known, field: &Field<'_>, request: &Request<'_, '_>, origin: &Origin) -> bool {
+    match known {
+        // RFC 9110 §7.6.1: these end here.
+        Known::Connection
+        | Known::KeepAlive
+        | Known::ProxyAuthorization
+        | Known::ProxyConnection
+        | Known::Te
+        | Known::TransferEncoding
+        | Known::Upgrade => false,
+        // RFC 9112 §3.2.2: the target has said it, whatever this says.
+        Known::Host if matches!(request.form, Target::Absolute { .. }) => false,
+        // They frame and route the message, and a client that could
+        // remove them could make a server read it differently from us.
+        Known::Host | Known::ContentLength => true,
+        // Nor does a client remove what a proxy before us says of it.
+        Known::Forwarded
+        | Known::XForwardedFor
+        | Known::XForwardedHost
+        | Known::XForwardedPort
+        | Known::XForwardedProto
+        | Known::XRealIp => origin.keeps(known, field.value),
+        _ if origin.drops(field.name) => false,
+        _ => !request.connection.nominates || !is_nominated(field.name, request.fields),
+    }
+}
+
+/// Says what holds between us and the server.
+fn write_own_hop(head: &mut Vec<u8>, request: &Request<'_, '_>) {
+    if request.length == Length::Chunked {
+        push(head, "transfer-encoding: chunked\r\n");
+    }
+    match (request.upgrade, request.takes_trailers) {
+        (Some(protocol), _) => {
+            push(head, "connection: upgrade\r\n");
+            push_field(head, "upgrade", protocol);
+        }
+        // RFC 9110 §10.1.4: TE goes with its connection option.
+        (None, true) => push(head, "connection: te\r\nte: trailers\r\n"),
+        (None, false) => {}
+    }
 }
 
 fn write_request_line(head: &mut Vec<u8>, request: &Request<'_, '_>, origin: &Origin) {

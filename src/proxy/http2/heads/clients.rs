@@ -44,21 +44,32 @@ pub(in crate::proxy::http2) fn request_text(
     {
         push(&mut head, b"te", b"trailers");
     }
-    let told = parts.headers.contains_key(header::CONTENT_LENGTH);
-    if let Some((name, key)) = protocol {
-        push(&mut head, b"connection", b"upgrade, close");
-        push(&mut head, b"upgrade", name.as_bytes());
-        push(&mut head, b"sec-websocket-key", key.as_bytes());
-    } else {
-        push(&mut head, b"connection", b"close");
-        match (has_body, told) {
-            (true, false) => push(&mut head, b"transfer-encoding", b"chunked"),
-            (false, false) if may_have_body(method) => push(&mut head, b"content-length", b"0"),
-            _ => {}
-        }
-    }
+    push_framing(&mut head, parts, method, has_body, protocol);
     head.extend_from_slice(b"\r\n");
     head
+}
+
+/// Says where the message ends, and that nothing follows on the connection.
+fn push_framing(
+    head: &mut Vec<u8>,
+    parts: &request::Parts,
+    method: &Method,
+    has_body: bool,
+    protocol: Option<(&str, &str)>,
+) {
+    if let Some((name, key)) = protocol {
+        push(head, b"connection", b"upgrade, close");
+        push(head, b"upgrade", name.as_bytes());
+        push(head, b"sec-websocket-key", key.as_bytes());
+        return;
+    }
+    push(head, b"connection", b"close");
+    let told = parts.headers.contains_key(header::CONTENT_LENGTH);
+    match (has_body, told) {
+        (true, false) => push(head, b"transfer-encoding", b"chunked"),
+        (false, false) if may_have_body(method) => push(head, b"content-length", b"0"),
+        _ => {}
+    }
 }
 
 /// A response, as HTTP/2 says it. What belongs to one connection stays there.
