@@ -69,6 +69,7 @@ pub(super) async fn answer(
         wire,
         body: &mut body,
         exchange: &mut exchange,
+        again: Vec::new(),
     };
     let forwarded = match refused {
         None => forward(&mut conversation).await,

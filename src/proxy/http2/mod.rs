@@ -9,6 +9,7 @@
 
 mod clients;
 mod heads;
+mod near;
 mod pipe;
 mod servers;
 
@@ -16,6 +17,7 @@ use tokio::task::spawn_local;
 
 pub(super) use self::{
     clients::{PREFACE, serve},
+    near::Near,
     servers::{Link, Multiplexed},
 };
 

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    error::Error,
     fmt,
     future::poll_fn,
     io,
@@ -11,8 +12,12 @@ use std::{
     time::Duration,
 };
 
+use h2::Reason;
 use http::uri::Scheme;
-use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::client::conn::{
+    TrySendError,
+    http2::{Builder, SendRequest},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex, split},
@@ -23,7 +28,8 @@ use tokio::{
 
 use super::{
     Here, PIPE, SERVER_STREAM_WINDOW, SERVER_WINDOW, STREAMS, heads,
-    pipe::{From, PipeBody, Told, pump},
+    near::{Held, Near},
+    pipe::{From, PipeBody, pump},
 };
 use crate::{
     http1::{Length, Request},
@@ -162,16 +168,16 @@ impl Link {
     /// A connection of HTTP/1.1, of which the first request becomes a stream.
     pub(in crate::proxy) fn open(self, buffers: &Rc<Buffers>) -> Stream {
         let (near, far) = duplex(PIPE);
-        let (near, hung_up) = Told::new(near);
+        let (near, held, hung_up) = Near::new(near);
         self.open.set(self.open.get() + 1);
         let input = Buffer::new(buffers);
         spawn_local(async move {
             // Who waits sees the pipe end.
-            self.carry(far, input, hung_up).await.ok();
+            self.carry(far, input, &held, hung_up).await.ok();
             self.open.set(self.open.get() - 1);
             self.used.set(Instant::now());
         });
-        Stream::layered(near)
+        Stream::Http2(Box::new(RefCell::new(near)))
     }
 
     /// Carries one request and its response. Ends early, which resets the
@@ -180,6 +186,7 @@ impl Link {
         &self,
         far: DuplexStream,
         input: Buffer,
+        held: &Held,
         hung_up: oneshot::Receiver<()>,
     ) -> io::Result<()> {
         let (mut from, mut to) = split(far);
@@ -192,9 +199,15 @@ impl Link {
         let exchange = async {
             let body = PipeBody::new(length, input, from, None);
             let mut sender = self.sender.clone();
-            let response = sender.send_request(made.map(|()| body)).await;
-            self.failed.set(self.failed.get() || response.is_err());
-            let (parts, body) = response.map_err(io::Error::other)?.into_parts();
+            let response = sender.try_send_request(made.map(|()| body)).await;
+            if let Err(failure) = &response {
+                self.failed.set(true);
+                if is_unprocessed(failure) {
+                    held.is_unprocessed();
+                }
+            }
+            let response = response.map_err(|failure| io::Error::other(failure.into_error()));
+            let (parts, body) = response?.into_parts();
             if parts.status.is_informational() {
                 return Err(io::ErrorKind::InvalidData.into());
             }
@@ -241,4 +254,19 @@ impl Link {
             }
         }
     }
+}
+
+/// Whether it is certain that the server has not acted on the request, and
+/// that it never will (RFC 9113 §8.7): it has said so, or has not got it.
+fn is_unprocessed<T>(failure: &TrySendError<T>) -> bool {
+    if failure.message().is_some() {
+        return true;
+    }
+    let cause = failure.error().source();
+    let cause = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
+    // A stream fails with the server's GOAWAY only if that says that it was
+    // not processed; others go on, or fail with the connection.
+    cause.is_some_and(|err| {
+        err.is_remote() && (err.is_go_away() || err.reason() == Some(Reason::REFUSED_STREAM))
+    })
 }

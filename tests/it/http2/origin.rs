@@ -1,11 +1,13 @@
 //! A server that speaks HTTP/2 and does as its test says.
 
-use std::{net::SocketAddr, thread};
+use std::{net::SocketAddr, sync::Arc, thread};
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{Request, Response};
 use tokio::{net::TcpListener, sync::oneshot};
+
+use super::frames::Raw;
 
 /// A running server; its connections end with it.
 #[derive(Debug)]
@@ -57,6 +59,20 @@ where
             }
         });
     }
+}
+
+/// Starts a server whose connections, by their number, are frames by hand.
+pub(super) fn by_hand(script: impl Fn(Raw, usize) + Send + Sync + 'static) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("its address");
+    let script = Arc::new(script);
+    thread::spawn(move || {
+        for (socket, number) in listener.incoming().flatten().zip(0..) {
+            let script = Arc::clone(&script);
+            thread::spawn(move || script(Raw::accepted(socket), number));
+        }
+    });
+    addr
 }
 
 /// 200 without a body so far.
