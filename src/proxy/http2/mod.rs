@@ -10,6 +10,7 @@
 mod clients;
 mod heads;
 mod near;
+mod opening;
 mod pipe;
 mod servers;
 
@@ -18,7 +19,7 @@ use tokio::task::spawn_local;
 pub(super) use self::{
     clients::{PREFACE, serve},
     near::Near,
-    servers::{Link, Multiplexed},
+    servers::{Found, Link, Multiplexed},
 };
 
 /// Bytes that wait between a stream and its connection, each way. What does

@@ -6,6 +6,7 @@ mod frames;
 mod hostile;
 mod origin;
 mod passing;
+mod sharing;
 mod streams;
 mod unprocessed;
 
