@@ -73,6 +73,11 @@ impl Body {
         self.over
     }
 
+    /// Whether a piece of it has gone out in part.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
     /// Reads over what is there of it. Says whether it ends there, and what is
     /// behind it can be the next request.
     pub(super) fn skip(&mut self, input: &mut Buffer) -> bool {

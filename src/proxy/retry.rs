@@ -5,7 +5,8 @@ use http::Method;
 /// How far a failed attempt got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// Not a byte of the request was written: the server cannot know of it.
+    /// Not a byte of the request was written, and the server cannot know of
+    /// it; or the server has said that it did nothing with it.
     Nothing,
     /// It may have reached the server, which may have acted on it.
     Perhaps,
@@ -14,7 +15,8 @@ pub(super) enum Sent {
 /// Whether trying again can do the same thing twice.
 ///
 /// RFC 9110 §9.2.2: a proxy repeats by itself only what is idempotent. A body
-/// that was sent in part is gone with the connection, since none is kept.
+/// that was sent in part is gone with the connection, unless the server has
+/// said that it did nothing with it.
 pub(super) fn may_repeat(sent: Sent, method: &Method, has_body: bool) -> bool {
     match sent {
         Sent::Nothing => true,

@@ -48,6 +48,7 @@ pub(super) async fn answer(
         wire,
         body: &mut body,
         exchange: &mut exchange,
+        again: Vec::new(),
     };
     worker.budget.deposit();
     let forwarded = match conversation.objection() {

@@ -13,6 +13,8 @@ use tokio::{
     net::{TcpStream, tcp},
 };
 
+use super::http2::Near;
+
 /// A connection to a client or to a server.
 ///
 /// What is written to one that is not a bare socket may wait in it until it is
@@ -23,6 +25,8 @@ pub(super) enum Stream {
     /// A layer over one, such as TLS, or a part of one. Both directions go
     /// through it, and never at the same moment: a connection is one task.
     Layered(Box<RefCell<dyn Duplex>>),
+    /// A stream of a connection that many share.
+    Http2(Box<RefCell<Near>>),
 }
 
 /// Bytes both ways.
@@ -56,6 +60,19 @@ impl Stream {
                 (ReadHalf::Tcp(from), WriteHalf::Tcp(to))
             }
             Self::Layered(layer) => (ReadHalf::Layered(layer), WriteHalf::Layered(layer)),
+            Self::Http2(near) => {
+                let near: &RefCell<dyn Duplex> = &**near;
+                (ReadHalf::Layered(near), WriteHalf::Layered(near))
+            }
+        }
+    }
+
+    /// What was said to a server, if it is certain that it did nothing with it
+    /// and never will.
+    pub(super) fn unprocessed(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Http2(near) => near.borrow().unprocessed(),
+            Self::Tcp(_) | Self::Layered(_) => None,
         }
     }
 
@@ -74,6 +91,8 @@ impl Stream {
                 let said = Pin::new(layer).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
                 said.is_pending()
             }
+            // It is one request's.
+            Self::Http2(_) => false,
         }
     }
 }
@@ -89,6 +108,7 @@ impl fmt::Debug for Stream {
         match self {
             Self::Tcp(socket) => f.debug_tuple("Tcp").field(socket).finish(),
             Self::Layered(_) => f.debug_tuple("Layered").finish_non_exhaustive(),
+            Self::Http2(_) => f.debug_tuple("Http2").finish_non_exhaustive(),
         }
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Conversation<'a> {
     pub(super) wire: &'a mut Wire,
     pub(super) body: &'a mut Body,
     pub(super) exchange: &'a mut Exchange,
+    /// What was said of the request to a server that did nothing with it.
+    pub(super) again: Vec<u8>,
 }
 
 /// Why no server is to be tried any more.
@@ -89,7 +91,11 @@ impl Conversation<'_> {
         let (answered, uploaded) = match self.speak(&mut lease, repeatable).await {
             Ok(spoken) => spoken,
             Err(Silence::Stop(stop)) => return Err(stop),
-            Err(Silence::Failed(kind, sent)) => return Ok(Err(Failure::on(&lease, kind, sent))),
+            Err(Silence::Failed(kind, sent)) => {
+                let undone = kind == FailureKind::Broken && self.take_back(&mut lease);
+                let sent = if undone { Sent::Nothing } else { sent };
+                return Ok(Err(Failure::on(&lease, kind, sent)));
+            }
         };
         if answered.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Ok(Forwarded::Switched(lease)));
@@ -105,6 +111,18 @@ impl Conversation<'_> {
         } else {
             After::Gone
         })))
+    }
+
+    /// Takes back what was said, to say it to another server, if this one did
+    /// nothing with it.
+    fn take_back(&mut self, lease: &mut Lease) -> bool {
+        match lease.parts().0.unprocessed() {
+            Some(said) if !self.body.is_torn() => {
+                self.again = said;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The whole exchange of words. Says whether the request was sent to its
@@ -153,7 +171,8 @@ impl Conversation<'_> {
         Ok((answered, upload.get() == Upload::Done))
     }
 
-    /// Sends the request's head, and of its body what is there.
+    /// Sends the request's head, or what was said of it before, and of its
+    /// body what is there.
     async fn send_head(
         &mut self,
         to: &mut WriteHalf<'_>,
@@ -161,7 +180,12 @@ impl Conversation<'_> {
     ) -> Result<(), Silence> {
         let beginning = self.body.beginning(&self.wire.input);
         let along = beginning.len();
-        let mut slices = [IoSlice::new(&self.asked.head), IoSlice::new(beginning)];
+        let head = if self.again.is_empty() {
+            &self.asked.head
+        } else {
+            &self.again
+        };
+        let mut slices = [IoSlice::new(head), IoSlice::new(beginning)];
         let mut left = slices.as_mut_slice();
         let mut sent = Sent::Nothing;
         IoSlice::advance_slices(&mut left, 0);
@@ -187,7 +211,8 @@ impl Conversation<'_> {
         })
         .await?;
         self.body.begun(&mut self.wire.input, along);
-        self.client.body_bytes.set(along as u64);
+        let before = self.client.body_bytes.get();
+        self.client.body_bytes.set(before + along as u64);
         Ok(())
     }
 
@@ -196,6 +221,10 @@ impl Conversation<'_> {
     /// many never answer to it.
     async fn invite(&mut self) -> Result<bool, Stop> {
         let waits = self.asked.expects_continue;
+        if !self.again.is_empty() {
+            // It was told before.
+            return Ok(waits);
+        }
         if !waits || self.body.is_over() || !self.wire.input.is_empty() {
             return Ok(false);
         }

@@ -31,6 +31,7 @@ use tokio::{
 
 use super::{
     CONNECTION_WINDOW, PIPE, STREAM_WINDOW, STREAMS, heads,
+    opening::Bell,
     pipe::{Along, From, PipeBody, pump},
 };
 use crate::{
@@ -90,7 +91,12 @@ pub(in crate::proxy) async fn serve(
         answer(Rc::clone(worker), guest.clone(), open, request)
     });
     let input = Some(input);
-    let io = TokioIo::new(Begun { stream, input });
+    let looked = None;
+    let io = TokioIo::new(Begun {
+        stream,
+        input,
+        looked,
+    });
     let runner = Runner {
         streams: Rc::clone(&streams),
         patience: worker.timeouts.client,
@@ -463,14 +469,17 @@ async fn tunnel(upgrade: OnUpgrade, input: Buffer, from: From, to: WriteHalf<Dup
 pub(super) struct Begun {
     stream: Stream,
     input: Option<Buffer>,
+    /// Told whenever more is looked for.
+    looked: Option<Rc<Bell>>,
 }
 
 impl Begun {
     /// Nothing was read.
-    pub(super) fn whole(stream: Stream) -> Self {
+    pub(super) fn whole(stream: Stream, looked: &Rc<Bell>) -> Self {
         Self {
             stream,
             input: None,
+            looked: Some(Rc::clone(looked)),
         }
     }
 
@@ -486,6 +495,9 @@ impl AsyncRead for Begun {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(looked) = &this.looked {
+            looked.ring();
+        }
         let Some(input) = &mut this.input else {
             return Pin::new(&mut this.halves().0).poll_read(cx, room);
         };

@@ -9,6 +9,8 @@
 
 mod clients;
 mod heads;
+mod near;
+mod opening;
 mod pipe;
 mod servers;
 
@@ -16,7 +18,8 @@ use tokio::task::spawn_local;
 
 pub(super) use self::{
     clients::{PREFACE, serve},
-    servers::{Link, Multiplexed},
+    near::Near,
+    servers::{Found, Link, Multiplexed},
 };
 
 /// Bytes that wait between a stream and its connection, each way. What does

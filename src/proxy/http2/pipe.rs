@@ -15,8 +15,7 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf},
-    sync::oneshot,
+    io::{AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf},
     task::AbortHandle,
 };
 
@@ -31,24 +30,6 @@ use crate::{
 
 /// The end of the pipe that is read.
 pub(super) type From = ReadHalf<DuplexStream>;
-
-/// An end of the pipe that tells when it is dropped.
-pub(super) struct Told {
-    end: DuplexStream,
-    _dropped: oneshot::Sender<()>,
-}
-
-impl Told {
-    /// The end, and what comes to an error when it is dropped.
-    pub(super) fn new(end: DuplexStream) -> (Self, oneshot::Receiver<()>) {
-        let (sender, dropped) = oneshot::channel();
-        let told = Self {
-            end,
-            _dropped: sender,
-        };
-        (told, dropped)
-    }
-}
 
 /// A body that comes out of the pipe.
 pub(super) struct PipeBody {
@@ -144,34 +125,6 @@ impl hyper::body::Body for PipeBody {
     fn size_hint(&self) -> SizeHint {
         // The fields tell the length, where it is known.
         SizeHint::default()
-    }
-}
-
-impl AsyncRead for Told {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().end).poll_read(cx, room)
-    }
-}
-
-impl AsyncWrite for Told {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().end).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().end).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().end).poll_shutdown(cx)
     }
 }
 
@@ -353,19 +306,5 @@ mod tests {
         ] {
             assert!(read(length, bytes).await.is_err(), "{bytes:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn the_end_that_tells_does_so_when_it_goes() {
-        let (near, _far) = duplex(16);
-        let (near, dropped) = Told::new(near);
-        tokio::pin!(dropped);
-        assert!(is_pending(&mut dropped).await);
-        drop(near);
-        assert!(dropped.await.is_err());
-    }
-
-    async fn is_pending(dropped: &mut Pin<&mut oneshot::Receiver<()>>) -> bool {
-        std::future::poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_pending())).await
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    error::Error,
     fmt,
     future::poll_fn,
     io,
@@ -11,8 +12,12 @@ use std::{
     time::Duration,
 };
 
+use h2::Reason;
 use http::uri::Scheme;
-use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::client::conn::{
+    TrySendError,
+    http2::{Builder, Connection, SendRequest},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex, split},
@@ -22,8 +27,12 @@ use tokio::{
 };
 
 use super::{
-    Here, PIPE, SERVER_STREAM_WINDOW, SERVER_WINDOW, STREAMS, heads,
-    pipe::{From, PipeBody, Told, pump},
+    Here, PIPE, SERVER_STREAM_WINDOW, SERVER_WINDOW, STREAMS,
+    clients::Begun,
+    heads,
+    near::{Held, Near},
+    opening::{Bell, Opener, Openings},
+    pipe::{From, PipeBody, pump},
 };
 use crate::{
     http1::{Length, Request},
@@ -31,6 +40,7 @@ use crate::{
     proxy::{
         buffer::{Buffer, Buffers},
         stream::Stream,
+        upstream::FailureKind,
     },
 };
 
@@ -50,9 +60,26 @@ const LAST_FRAME: Duration = Duration::from_millis(100);
 const UNSAYABLE: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
+/// What a server takes at a time, before it has said so.
+const UNTOLD: usize = usize::MAX - 1;
+
 /// One worker's connections to servers that speak HTTP/2.
 #[derive(Default)]
-pub(in crate::proxy) struct Multiplexed(RefCell<HashMap<Life, Vec<Link>>>);
+pub(in crate::proxy) struct Multiplexed(RefCell<HashMap<Life, Shared>>);
+
+/// Those to one server.
+#[derive(Default)]
+struct Shared {
+    links: Vec<Link>,
+    openings: Openings,
+}
+
+/// What there is for a request.
+pub(in crate::proxy) enum Found {
+    Link(Link),
+    /// Nothing: it is to open a connection.
+    Opens(Opener),
+}
 
 /// A connection to a server.
 #[derive(Clone)]
@@ -86,60 +113,84 @@ impl fmt::Debug for Multiplexed {
 impl Multiplexed {
     /// A connection to that life of a server that takes another request.
     pub(in crate::proxy) fn find(&self, life: Life) -> Option<Link> {
-        let mut all = self.0.borrow_mut();
-        let links = all.get_mut(&life)?;
-        links.retain(|link| !link.sender.is_closed());
-        let free = links.iter().find(|link| link.is_free());
-        free.cloned()
+        self.0.borrow_mut().get_mut(&life)?.find()
+    }
+
+    /// The same, once one is there that is being opened.
+    pub(in crate::proxy) async fn wait(&self, life: Life) -> Result<Found, FailureKind> {
+        loop {
+            let waiter = {
+                let mut all = self.0.borrow_mut();
+                let shared = all.entry(life).or_default();
+                if let Some(link) = shared.find() {
+                    return Ok(Found::Link(link));
+                }
+                let Some(waiter) = shared.openings.wait() else {
+                    let most = shared.links.last().map_or(STREAMS as usize, Link::most);
+                    return Ok(Found::Opens(shared.openings.begin(most)));
+                };
+                waiter
+            };
+            waiter.over().await?;
+        }
     }
 
     /// Another one is there.
     pub(in crate::proxy) fn add(&self, life: Life, link: Link) {
-        self.0.borrow_mut().entry(life).or_default().push(link);
+        let mut all = self.0.borrow_mut();
+        all.entry(life).or_default().links.push(link);
     }
 
     /// Keeps those that have been used lately, for as long as `limit` says
     /// of a server's at the most. What is in use goes on until its requests
     /// are answered.
     pub(in crate::proxy) fn keep(&self, limit: impl Fn(Life) -> Option<Duration>, now: Instant) {
-        self.0.borrow_mut().retain(|life, links| {
-            let limit = limit(*life).unwrap_or_default().min(IDLE);
-            links.retain(|link| {
-                let idle =
-                    link.open.get() == 0 && (link.failed.get() || now - link.used.get() >= limit);
-                !idle && !link.sender.is_closed()
+        self.0
+            .borrow_mut()
+            .retain(|life, Shared { links, openings }| {
+                let limit = limit(*life).unwrap_or_default().min(IDLE);
+                links.retain(|link| {
+                    let idle = link.open.get() == 0
+                        && (link.failed.get() || now - link.used.get() >= limit);
+                    !idle && !link.sender.is_closed()
+                });
+                !links.is_empty() || !openings.is_empty()
             });
-            !links.is_empty()
-        });
+    }
+}
+
+impl Shared {
+    fn find(&mut self) -> Option<Link> {
+        self.links.retain(|link| !link.sender.is_closed());
+        let free = self.links.iter().find(|link| link.is_free());
+        free.cloned()
     }
 }
 
 impl Link {
     /// Begins HTTP/2 on a connection, with prior knowledge (RFC 9113 §3.3) or
-    /// after TLS has agreed on it.
-    pub(in crate::proxy) async fn begin(stream: Stream, tls: bool) -> io::Result<Self> {
-        let io = TokioIo::new(super::clients::Begun::whole(stream));
+    /// after TLS has agreed on it. It is open for others once the server has
+    /// said how many requests it takes.
+    pub(in crate::proxy) async fn begin(
+        stream: Stream,
+        tls: bool,
+        opener: Option<Opener>,
+    ) -> io::Result<Self> {
+        let looked = Rc::<Bell>::default();
+        let io = TokioIo::new(Begun::whole(stream, &looked));
         let begun = Builder::new(Here)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .initial_stream_window_size(SERVER_STREAM_WINDOW)
             .initial_connection_window_size(SERVER_WINDOW)
-            .initial_max_send_streams(STREAMS as usize)
+            .initial_max_send_streams(UNTOLD)
             .handshake(io)
             .await;
-        let (sender, mut connection) = begun.map_err(io::Error::other)?;
-        let most = Rc::new(Cell::new(STREAMS as usize));
-        let told = Rc::clone(&most);
-        let driver = spawn_local(async move {
-            let driven = poll_fn(|cx| {
-                let driven = Pin::new(&mut connection).poll(cx);
-                told.set(connection.current_max_send_streams());
-                driven
-            });
-            // Its requests are told when it breaks.
-            driven.await.ok();
-        });
+        let (sender, connection) = begun.map_err(io::Error::other)?;
+        let most = Rc::new(Cell::new(UNTOLD));
+        let driver = drive(connection, Rc::clone(&most), looked, opener);
+        let driver = spawn_local(driver);
         let mut link = Self {
             sender,
             scheme: if tls { Scheme::HTTPS } else { Scheme::HTTP },
@@ -153,25 +204,33 @@ impl Link {
         Ok(link)
     }
 
+    /// How many requests it takes at a time.
+    fn most(&self) -> usize {
+        match self.most.get() {
+            // Whoever has opened it has sent one.
+            UNTOLD => 1,
+            told => told.min(STREAMS as usize),
+        }
+    }
+
     fn is_free(&self) -> bool {
-        let most = self.most.get().min(STREAMS as usize);
         let usable = self.sender.is_ready() && !self.failed.get();
-        usable && (self.open.get() as usize) < most
+        usable && (self.open.get() as usize) < self.most()
     }
 
     /// A connection of HTTP/1.1, of which the first request becomes a stream.
     pub(in crate::proxy) fn open(self, buffers: &Rc<Buffers>) -> Stream {
         let (near, far) = duplex(PIPE);
-        let (near, hung_up) = Told::new(near);
+        let (near, held, hung_up) = Near::new(near);
         self.open.set(self.open.get() + 1);
         let input = Buffer::new(buffers);
         spawn_local(async move {
             // Who waits sees the pipe end.
-            self.carry(far, input, hung_up).await.ok();
+            self.carry(far, input, &held, hung_up).await.ok();
             self.open.set(self.open.get() - 1);
             self.used.set(Instant::now());
         });
-        Stream::layered(near)
+        Stream::Http2(Box::new(RefCell::new(near)))
     }
 
     /// Carries one request and its response. Ends early, which resets the
@@ -180,6 +239,7 @@ impl Link {
         &self,
         far: DuplexStream,
         input: Buffer,
+        held: &Held,
         hung_up: oneshot::Receiver<()>,
     ) -> io::Result<()> {
         let (mut from, mut to) = split(far);
@@ -192,9 +252,15 @@ impl Link {
         let exchange = async {
             let body = PipeBody::new(length, input, from, None);
             let mut sender = self.sender.clone();
-            let response = sender.send_request(made.map(|()| body)).await;
-            self.failed.set(self.failed.get() || response.is_err());
-            let (parts, body) = response.map_err(io::Error::other)?.into_parts();
+            let response = sender.try_send_request(made.map(|()| body)).await;
+            if let Err(failure) = &response {
+                self.failed.set(true);
+                if is_unprocessed(failure) {
+                    held.is_unprocessed();
+                }
+            }
+            let response = response.map_err(|failure| io::Error::other(failure.into_error()));
+            let (parts, body) = response?.into_parts();
             if parts.status.is_informational() {
                 return Err(io::ErrorKind::InvalidData.into());
             }
@@ -241,4 +307,43 @@ impl Link {
             }
         }
     }
+}
+
+/// Runs a connection to its end.
+async fn drive(
+    mut connection: Connection<TokioIo<Begun>, PipeBody, Here>,
+    most: Rc<Cell<usize>>,
+    looked: Rc<Bell>,
+    mut opener: Option<Opener>,
+) {
+    let driven = poll_fn(|cx| {
+        let driven = Pin::new(&mut connection).poll(cx);
+        most.set(connection.current_max_send_streams());
+        if most.get() == UNTOLD {
+            looked.set(cx);
+        } else {
+            opener = None;
+        }
+        driven
+    });
+    // Its requests are told when it breaks.
+    driven.await.ok();
+    if let Some(opener) = opener {
+        opener.fail(FailureKind::Broken);
+    }
+}
+
+/// Whether it is certain that the server has not acted on the request, and
+/// that it never will (RFC 9113 §8.7): it has said so, or has not got it.
+fn is_unprocessed<T>(failure: &TrySendError<T>) -> bool {
+    if failure.message().is_some() {
+        return true;
+    }
+    let cause = failure.error().source();
+    let cause = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
+    // A stream fails with the server's GOAWAY only if that says that it was
+    // not processed; others go on, or fail with the connection.
+    cause.is_some_and(|err| {
+        err.is_remote() && (err.is_go_away() || err.reason() == Some(Reason::REFUSED_STREAM))
+    })
 }

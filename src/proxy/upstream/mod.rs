@@ -29,7 +29,7 @@ use super::{
     buffer::{Buffer, Buffers},
     connection::Client,
     dial::{NotDialled, dial},
-    http2::{self, Multiplexed},
+    http2::{self, Found, Multiplexed},
     ledger::Ledger,
     stream::Stream,
 };
@@ -100,39 +100,48 @@ impl Upstreams {
         patience: Duration,
     ) -> Result<Lease, FailureKind> {
         let began = Instant::now();
-        self.ledger.inc(&server.live, |traffic| &traffic.connects);
         let stream = match timeout(patience, self.open(server, addr, client)).await {
             Err(_) => return Err(FailureKind::ConnectTimeout),
-            Ok(Err(NotDialled::Handshake)) => return Err(FailureKind::Handshake),
-            Ok(Err(NotDialled::Connect(err))) => {
-                if is_our_own(&err) {
-                    self.ledger
-                        .inc(&server.live, |traffic| &traffic.internal_errors);
-                }
-                return Err(connect_failure(&err));
-            }
-            Ok(Ok(stream)) => stream,
+            Ok(opened) => opened?,
         };
         let link = self.link(server, stream);
         Ok(Lease::new(link, server, self, began.elapsed()))
     }
 
-    /// Connects, as far as a request can go over it.
+    /// Connects, as far as a request can go over it. Where requests share
+    /// connections, one that somebody opens meanwhile will do.
     async fn open(
         &self,
         server: &Server,
         addr: SocketAddr,
         client: &Client,
-    ) -> Result<Stream, NotDialled> {
-        let stream = self.dial(server, addr, client).await?;
+    ) -> Result<Stream, FailureKind> {
         if !server.transport.http2 {
-            return Ok(stream);
+            return self.dial(server, addr, client).await;
         }
-        let shared = http2::Link::begin(stream, server.transport.tls).await;
-        let shared = shared.map_err(NotDialled::Connect)?;
-        if server.transport.send_proxy.is_none() {
-            self.multiplexed.add(server.life, shared.clone());
+        let begin = |stream, opener| async {
+            let begun = http2::Link::begin(stream, server.transport.tls, opener).await;
+            begun.map_err(|err| self.not_dialled(server, NotDialled::Connect(err)))
+        };
+        if server.transport.send_proxy.is_some() {
+            let own = begin(self.dial(server, addr, client).await?, None).await?;
+            return Ok(own.open(&self.buffers));
         }
+        let shared = match self.multiplexed.wait(server.life).await? {
+            Found::Link(link) => {
+                self.ledger.inc(&server.live, |traffic| &traffic.reuses);
+                link
+            }
+            Found::Opens(opener) => {
+                let stream = match self.dial(server, addr, client).await {
+                    Ok(stream) => stream,
+                    Err(kind) => return Err(opener.fail(kind)),
+                };
+                let link = begin(stream, Some(opener)).await?;
+                self.multiplexed.add(server.life, link.clone());
+                link
+            }
+        };
         Ok(shared.open(&self.buffers))
     }
 
@@ -143,13 +152,29 @@ impl Upstreams {
         server: &Server,
         addr: SocketAddr,
         client: &Client,
-    ) -> Result<Stream, NotDialled> {
+    ) -> Result<Stream, FailureKind> {
+        self.ledger.inc(&server.live, |traffic| &traffic.connects);
         let dial = || dial(server, addr, client, &self.connector);
-        match dial().await {
+        let dialled = match dial().await {
             Err(NotDialled::Connect(err)) if is_exhaustion(&err) && self.idle.close() => {
                 dial().await
             }
             dialled => dialled,
+        };
+        dialled.map_err(|why| self.not_dialled(server, why))
+    }
+
+    /// The failure, counted as ours where it is.
+    fn not_dialled(&self, server: &Server, why: NotDialled) -> FailureKind {
+        match why {
+            NotDialled::Handshake => FailureKind::Handshake,
+            NotDialled::Connect(err) => {
+                if is_our_own(&err) {
+                    self.ledger
+                        .inc(&server.live, |traffic| &traffic.internal_errors);
+                }
+                connect_failure(&err)
+            }
         }
     }
 

@@ -58,6 +58,30 @@ impl Raw {
         raw
     }
 
+    /// The server's end of a connection, with no settings.
+    pub(super) fn accepted(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("a socket");
+        let patience = Some(Duration::from_secs(10));
+        stream.set_read_timeout(patience).expect("a socket");
+        let mut raw = Self { stream };
+        let mut preface = [0; PREFACE.len()];
+        raw.stream.read_exact(&mut preface).expect("a preface");
+        raw.send(&frame(SETTINGS, 0, 0, b"")).expect("it reads");
+        raw
+    }
+
+    /// Reads a request's body to its end.
+    pub(super) fn body(&mut self, stream: u32) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let data = self.wait_for(DATA, stream)?;
+            body.extend(data.payload);
+            if data.flags & END_STREAM != 0 {
+                return Ok(body);
+            }
+        }
+    }
+
     /// Sends bytes as they are.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)

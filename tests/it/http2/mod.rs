@@ -6,9 +6,11 @@ mod frames;
 mod hostile;
 mod origin;
 mod passing;
+mod sharing;
 mod streams;
+mod unprocessed;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use super::support::{
     cluster::Balancer,
@@ -36,8 +38,20 @@ fn before(origin: &Origin, flags: &[&str]) -> Balancer {
 
 /// A balancer with one worker before a server that speaks HTTP/2.
 fn before_http2(origin: &origin::Http2Origin, flags: &[&str]) -> Balancer {
-    let server = format!("s1={},proto=h2,check=off", origin.addr);
-    let mut all = vec!["--workers", "1", "--server", &server];
+    before_all_http2(&[origin.addr], flags)
+}
+
+/// A balancer with one worker before servers that speak HTTP/2, s1 and so on.
+fn before_all_http2(addrs: &[SocketAddr], flags: &[&str]) -> Balancer {
+    let servers: Vec<String> = addrs
+        .iter()
+        .zip(1..)
+        .map(|(addr, number)| format!("s{number}={addr},proto=h2,check=off"))
+        .collect();
+    let mut all = vec!["--workers", "1"];
+    for server in &servers {
+        all.extend(["--server", server]);
+    }
     all.extend(flags);
     Balancer::start(&all)
 }

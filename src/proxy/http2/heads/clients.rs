@@ -1,18 +1,19 @@
-//! Heads from HTTP/2 to HTTP/1.1 and back (RFC 9113 §8). Pure.
+//! What clients of HTTP/2 ask, as HTTP/1.1 says it, and what they are answered.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response,
-    uri::{Authority, PathAndQuery, Scheme},
+    HeaderMap, Method, StatusCode, header, request,
+    uri::{Authority, PathAndQuery},
 };
 
-use crate::http1::{Fields, Known, Request, Response};
+use super::{fields, push, push_fields};
+use crate::http1::Response;
 
 /// A request's head, as HTTP/1.1 says it. `protocol` is what extended CONNECT
 /// asks for (RFC 8441), with the key that HTTP/1.1 wants for it.
 ///
 /// What HTTP/1.1 cannot say is said in a way that its reader refuses, such as
 /// two hosts. So it is refused, counted and logged in the one place for that.
-pub(super) fn request_text(
+pub(in crate::proxy::http2) fn request_text(
     parts: &request::Parts,
     has_body: bool,
     protocol: Option<(&str, &str)>,
@@ -43,157 +44,44 @@ pub(super) fn request_text(
     {
         push(&mut head, b"te", b"trailers");
     }
-    let told = parts.headers.contains_key(header::CONTENT_LENGTH);
-    if let Some((name, key)) = protocol {
-        push(&mut head, b"connection", b"upgrade, close");
-        push(&mut head, b"upgrade", name.as_bytes());
-        push(&mut head, b"sec-websocket-key", key.as_bytes());
-    } else {
-        push(&mut head, b"connection", b"close");
-        match (has_body, told) {
-            (true, false) => push(&mut head, b"transfer-encoding", b"chunked"),
-            (false, false) if may_have_body(method) => push(&mut head, b"content-length", b"0"),
-            _ => {}
-        }
-    }
+    push_framing(&mut head, parts, method, has_body, protocol);
     head.extend_from_slice(b"\r\n");
     head
 }
 
+/// Says where the message ends, and that nothing follows on the connection.
+fn push_framing(
+    head: &mut Vec<u8>,
+    parts: &request::Parts,
+    method: &Method,
+    has_body: bool,
+    protocol: Option<(&str, &str)>,
+) {
+    if let Some((name, key)) = protocol {
+        push(head, b"connection", b"upgrade, close");
+        push(head, b"upgrade", name.as_bytes());
+        push(head, b"sec-websocket-key", key.as_bytes());
+        return;
+    }
+    push(head, b"connection", b"close");
+    let told = parts.headers.contains_key(header::CONTENT_LENGTH);
+    match (has_body, told) {
+        (true, false) => push(head, b"transfer-encoding", b"chunked"),
+        (false, false) if may_have_body(method) => push(head, b"content-length", b"0"),
+        _ => {}
+    }
+}
+
 /// A response, as HTTP/2 says it. What belongs to one connection stays there.
-pub(super) fn response_parts(response: &Response<'_, '_>) -> (StatusCode, HeaderMap) {
+pub(in crate::proxy::http2) fn response_parts(
+    response: &Response<'_, '_>,
+) -> (StatusCode, HeaderMap) {
     let mut headers = fields(response.fields);
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         // RFC 8441 §5.1: it is about a key that the client has not sent.
         headers.remove(header::SEC_WEBSOCKET_ACCEPT);
     }
     (response.status, headers)
-}
-
-/// A request to a server that speaks HTTP/2.
-pub(super) fn request_parts(
-    request: &Request<'_, '_>,
-    scheme: Scheme,
-) -> Result<http::Request<()>, http::Error> {
-    let host = request
-        .fields
-        .values(Known::Host)
-        .next()
-        .unwrap_or_default();
-    let uri = Uri::builder()
-        .scheme(scheme)
-        .authority(host)
-        .path_and_query(request.target)
-        .build()?;
-    let mut made = http::Request::builder()
-        .method(request.method.clone())
-        .uri(uri)
-        .version(http::Version::HTTP_2)
-        .body(())?;
-    let headers = made.headers_mut();
-    *headers = fields(request.fields);
-    if request.takes_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    Ok(made)
-}
-
-/// The head of a response to a request of that method, as HTTP/1.1 says it,
-/// and whether its body goes in chunks.
-pub(super) fn response_text(
-    parts: &response::Parts,
-    method: &Method,
-    ended: bool,
-) -> (Vec<u8>, bool) {
-    let status = parts.status;
-    let mut head = Vec::with_capacity(512);
-    let reason = status.canonical_reason().unwrap_or_default();
-    head.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
-    push_fields(&mut head, &parts.headers);
-    let told = parts.headers.contains_key(header::CONTENT_LENGTH);
-    // Nothing is said of a body that would be there for another method.
-    let bodiless = *method == Method::HEAD
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED;
-    let chunked = !told && !bodiless && !ended;
-    if chunked {
-        push(&mut head, b"transfer-encoding", b"chunked");
-    } else if !told && !bodiless {
-        push(&mut head, b"content-length", b"0");
-    }
-    head.extend_from_slice(b"\r\n");
-    (head, chunked)
-}
-
-/// Trailers, one a line.
-pub(super) fn trailers_text(trailers: &HeaderMap) -> Vec<u8> {
-    let mut lines = Vec::new();
-    for (name, value) in trailers {
-        push(&mut lines, name.as_str().as_bytes(), value.as_bytes());
-    }
-    lines
-}
-
-/// Trailers that stand one a line.
-pub(super) fn trailers(lines: &[u8]) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    for line in lines.split(|byte| *byte == b'\n') {
-        let mut halves = line.splitn(2, |byte| *byte == b':');
-        let name = halves.next().unwrap_or_default();
-        let value = halves.next().unwrap_or_default().trim_ascii();
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-        {
-            trailers.append(name, value);
-        }
-    }
-    trailers
-}
-
-/// RFC 9113 §8.2.2: what is about one connection has no place in HTTP/2.
-fn fields(all: Fields<'_, '_>) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(16);
-    for (known, field) in all.iter() {
-        let ends_here = matches!(
-            known,
-            Known::Connection
-                | Known::Expect
-                | Known::Host
-                | Known::KeepAlive
-                | Known::ProxyConnection
-                | Known::Te
-                | Known::TransferEncoding
-                | Known::Upgrade
-        );
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_bytes(field.value);
-        if let (false, Ok(name), Ok(value)) = (ends_here, name, value) {
-            headers.append(name, value);
-        }
-    }
-    headers
-}
-
-fn push_fields(head: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        let left_out = matches!(
-            *name,
-            header::CONNECTION
-                | header::COOKIE
-                | header::EXPECT
-                | header::HOST
-                | header::TE
-                | header::TRANSFER_ENCODING
-                | header::UPGRADE
-                | header::SEC_WEBSOCKET_KEY
-        ) || matches!(
-            name.as_str(),
-            "keep-alive" | "proxy-connection" | "http2-settings"
-        );
-        if !left_out {
-            push(head, name.as_str().as_bytes(), value.as_bytes());
-        }
-    }
 }
 
 /// RFC 9113 §8.3.1: `:authority` is the host, and a Host field may only say
@@ -231,20 +119,15 @@ fn may_have_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
-fn push(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    for part in [name, b": ", value, b"\r\n"] {
-        head.extend_from_slice(part);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
+    use http::{HeaderName, HeaderValue, Uri, uri::Scheme};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::Length;
+    use crate::http1::{Known, Length, Request};
 
     fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> request::Parts {
         let mut request = http::Request::builder().method(method).uri(uri);
@@ -396,75 +279,6 @@ mod tests {
             .map(|(n, v)| (n.as_str(), v.as_bytes()))
             .collect();
         assert_eq!(all, [("set-cookie", &b"a=1"[..]), ("set-cookie", b"b=2")]);
-    }
-
-    #[test]
-    fn a_request_to_a_server_is_a_whole_uri_without_fields_of_the_connection() {
-        let head = b"POST /a?b HTTP/1.1\r\nhost: h:1\r\ncontent-length: 3\r\n\
-            connection: te\r\nte: trailers\r\nx: y\r\n\r\n";
-        let made = Request::read(head, |request| request_parts(request, Scheme::HTTPS));
-        let made = made.unwrap().unwrap().unwrap();
-        assert_eq!(made.uri(), "https://h:1/a?b");
-        assert_eq!(made.method(), Method::POST);
-        let all: Vec<_> = made
-            .headers()
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.as_bytes()))
-            .collect();
-        let expected = [
-            ("content-length", &b"3"[..]),
-            ("x", b"y"),
-            ("te", b"trailers"),
-        ];
-        assert_eq!(all, expected);
-    }
-
-    #[test]
-    fn a_target_that_no_uri_has_is_refused_and_not_altered() {
-        let head = b"GET /<a> HTTP/1.1\r\nhost: h\r\n\r\n";
-        let made = Request::read(head, |request| request_parts(request, Scheme::HTTP));
-        assert!(made.unwrap().unwrap().is_err());
-    }
-
-    #[test]
-    fn a_response_of_a_server_says_how_long_it_is() {
-        let text = |status: u16, method: &Method, length: Option<&str>, ended: bool| {
-            let mut response = http::Response::builder().status(status);
-            if let Some(length) = length {
-                response = response.header("content-length", length);
-            }
-            let parts = response.body(()).unwrap().into_parts().0;
-            let (text, chunked) = response_text(&parts, method, ended);
-            let read = Response::read(&text, method, |response| response.length).unwrap();
-            (read.unwrap(), chunked, String::from_utf8(text).unwrap())
-        };
-        let get = Method::GET;
-        let (length, chunked, _) = text(200, &get, None, false);
-        assert_eq!((length, chunked), (Length::Chunked, true));
-        let (length, chunked, _) = text(200, &get, Some("5"), false);
-        assert_eq!((length, chunked), (Length::Exact(5), false));
-        let (length, chunked, _) = text(200, &get, None, true);
-        assert_eq!((length, chunked), (Length::Exact(0), false));
-        for (status, method) in [(204, &get), (304, &get), (200, &Method::HEAD)] {
-            for ended in [true, false] {
-                let (length, chunked, said) = text(status, method, None, ended);
-                assert!(matches!(length, Length::None | Length::Exact(0)), "{said}");
-                assert!(!chunked);
-                assert!(!said.contains("content-length"), "{said}");
-                assert!(!said.contains("transfer-encoding"), "{said}");
-            }
-        }
-    }
-
-    #[test]
-    fn trailers_survive_both_ways() {
-        let mut map = HeaderMap::new();
-        map.append("grpc-status", HeaderValue::from_static("0"));
-        map.append("x", HeaderValue::from_static("1"));
-        map.append("x", HeaderValue::from_static("2: 3"));
-        let text = trailers_text(&map);
-        assert_eq!(text, b"grpc-status: 0\r\nx: 1\r\nx: 2: 3\r\n");
-        assert_eq!(trailers(&text), map);
     }
 
     fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
