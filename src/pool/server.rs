@@ -38,8 +38,8 @@ pub struct Server {
     pub weight: u16,
     /// The weight it has when no operator wants another.
     pub initial_weight: u16,
-    /// How much of its share it gets while it is eased in again, in percent;
-    /// `None` is all of it.
+    /// How much of its share it gets while it warms up, in percent; `None` is
+    /// all of it.
     pub throttle: Option<u8>,
     /// Requests that it takes at a time, `None` for as many as come.
     pub maxconn: Option<NonZeroU32>,
@@ -80,9 +80,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// Its share in hundredths of its weight, so that a server that warms up
+    /// can have less than one of weight 1. At least one: it has a turn.
+    pub fn share(&self) -> u16 {
+        let percent = u16::from(self.throttle.unwrap_or(100));
+        self.weight.saturating_mul(percent).max(1)
+    }
+
     /// Whether a request whose cookie names it may be given to it.
     pub fn keeps_users(&self) -> bool {
-        self.addr.is_some() && matches!(self.status, Status::Up | Status::Suspect | Status::Drain)
+        self.addr.is_some() && self.status.takes_users()
     }
 
     /// Whether one more request would not be too many for it. What others do
@@ -133,6 +140,13 @@ pub enum Status {
     Down(Cause),
     /// An operator has taken it out.
     Maint,
+}
+
+impl Status {
+    /// Whether it takes requests of the users that it has.
+    pub fn takes_users(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect | Self::Drain)
+    }
 }
 
 /// Why a server is down.

@@ -193,6 +193,11 @@ impl ServeArgs {
         self.limits.server_maxconn
     }
 
+    /// How long a server warms up if it says nothing else.
+    pub fn slowstart(&self) -> Option<Duration> {
+        self.servers.slowstart.0
+    }
+
     /// Requests that wait in a queue, at the most.
     pub fn maxqueue(&self) -> u32 {
         self.limits.maxqueue
@@ -431,6 +436,15 @@ mod tests {
         assert_eq!(of(&["--admin", "off"]), Ok(0));
         assert_eq!(of(&["--admin", "127.0.0.1:1,unix:/run/a.sock"]), Ok(2));
         assert!(of(&["--admin", "off", "--admin", "127.0.0.1:1"]).is_err());
+    }
+
+    #[test]
+    fn no_server_warms_up_unless_it_is_asked_for_and_one_may_say_otherwise() {
+        assert_eq!(parse(&[]).unwrap().slowstart(), None);
+        let flags = ["--slowstart", "20s", "--server", "s1=a:1,slowstart=5s"];
+        let args = parse(&flags).unwrap();
+        assert_eq!(args.slowstart(), Some(Duration::from_secs(20)));
+        assert_eq!(args.static_servers().unwrap()[0].tags["slowstart"], "5s");
     }
 
     #[test]

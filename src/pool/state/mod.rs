@@ -13,12 +13,14 @@ mod rivals;
 #[cfg(test)]
 mod tests;
 mod time;
+mod warming;
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     num::NonZeroU32,
     sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -50,6 +52,8 @@ pub struct State {
     service: Name,
     /// Requests that a server takes at a time if it says nothing else.
     server_maxconn: Option<NonZeroU32>,
+    /// How long a server warms up if it says nothing else.
+    slowstart: Option<Duration>,
     entries: BTreeMap<Name, Entry>,
     /// Sums over the entries; whoever changes one enters it here.
     tally: Tally,
@@ -71,6 +75,8 @@ pub struct State {
     last_loss: Option<Instant>,
     /// Since when gossip has heard any server at all.
     hears_since: Option<Instant>,
+    /// Since when any server has been up.
+    serves_since: Option<Instant>,
 }
 
 impl State {
@@ -79,6 +85,7 @@ impl State {
         let mut state = Self {
             service,
             server_maxconn: None,
+            slowstart: None,
             entries: BTreeMap::new(),
             tally: Tally::default(),
             members: HashMap::new(),
@@ -93,6 +100,7 @@ impl State {
             // Servers may be on their way back to a balancer that restarts.
             last_loss: Some(now),
             hears_since: None,
+            serves_since: None,
         };
         for server in servers {
             let (sid, live) = state.figures_for(&server.name);
@@ -100,6 +108,7 @@ impl State {
             let entry = Entry::from_command_line(sid, life, live, &server, now);
             state.insert(&server.name, entry, now);
         }
+        state.note_since(now);
         state
     }
 
@@ -118,9 +127,15 @@ impl State {
     /// Takes one input and says what it changed.
     pub fn apply(&mut self, input: Input, now: Instant) -> Vec<Event> {
         let events = self.take(input, now);
-        let hears = self.tally.hears();
-        self.hears_since = hears.then(|| self.hears_since.unwrap_or(now));
+        self.note_since(now);
         events
+    }
+
+    /// Notes since when the pool as a whole has been as it is.
+    fn note_since(&mut self, now: Instant) {
+        let since = |known: Option<Instant>, holds: bool| holds.then(|| known.unwrap_or(now));
+        self.hears_since = since(self.hears_since, self.tally.hears());
+        self.serves_since = since(self.serves_since, self.tally.up() > 0);
     }
 
     fn take(&mut self, input: Input, now: Instant) -> Vec<Event> {
@@ -187,8 +202,9 @@ impl State {
         let former = self.entries.insert(name.clone(), entry);
         // Only now, beside the others, can it be told how it stands.
         self.settle(name, now);
-        let part = self.entries.get(name).map(Entry::part);
         let former = former.map(|entry| entry.part());
+        self.warm(name, former, now);
+        let part = self.entries.get(name).map(Entry::part);
         self.tally.enter(name, former, part);
     }
 
@@ -205,6 +221,7 @@ impl State {
         if came_down {
             self.enter_crash(name, now);
         }
+        self.warm(name, Some(before), now);
         let part = self.entries.get(name).map(Entry::part);
         self.tally.enter(name, Some(before), part);
         if before.status == after {

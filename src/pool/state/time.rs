@@ -27,11 +27,11 @@ impl State {
             .collect();
         let changing: Vec<Name> = self
             .timed()
-            .filter(|(_, entry)| entry.changes_by_time())
+            .filter(|(_, entry)| entry.is_due(now))
             .map(|(name, _)| name.clone())
             .collect();
         for name in changing {
-            events.extend(self.update(&name, now, |entry| entry.ease_in(now)));
+            events.extend(self.update(&name, now, |entry| entry.take_up_time(now)));
         }
         events.extend(self.tell_of_clashes(now));
         self.departed

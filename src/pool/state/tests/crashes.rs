@@ -22,9 +22,9 @@ fn a_server_that_keeps_crashing_is_kept_out_for_longer_and_eased_in() {
     pool.up("s2", 1, Phase::Ready);
     let out: Vec<u64> = (0..4).map(|_| crash(&mut pool).as_secs()).collect();
     assert_eq!(out, [0, 1, 2, 4]);
-    assert_eq!(pool.server("s1").throttle, Some(25));
+    assert_eq!(pool.server("s1").throttle, Some(5));
     let share = pool.rotation().iter().filter(|name| *name == "s1").count();
-    assert_eq!((share, pool.rotation().len()), (1, 5));
+    assert_eq!((share, pool.rotation().len()), (1, 21));
     pool.after(10 * SECOND);
     assert_eq!(pool.server("s1").throttle, None);
     assert_eq!(pool.rotation(), ["s1", "s2"]);

@@ -7,6 +7,7 @@ mod members;
 mod operators;
 mod rivals;
 mod sound;
+mod warming;
 
 use std::time::Duration;
 
@@ -125,4 +126,18 @@ fn report(code: CheckCode) -> CheckReport {
 
 fn down(id: MemberId) -> Input {
     Input::Member(MemberEvent::Down(id))
+}
+
+fn wanted(server: &str, wish: Wish) -> Input {
+    let version = crate::membership::Version {
+        clock: 1,
+        writer: "127.0.0.9:7946".parse().unwrap(),
+    };
+    let intent = Intent {
+        service: "nodes".parse().unwrap(),
+        server: server.parse().unwrap(),
+        wish,
+        version,
+    };
+    Input::Member(MemberEvent::Wanted(intent))
 }

@@ -2,20 +2,6 @@
 
 use super::*;
 
-fn wanted(server: &str, wish: Wish) -> Input {
-    let version = crate::membership::Version {
-        clock: 1,
-        writer: "127.0.0.9:7946".parse().unwrap(),
-    };
-    let intent = Intent {
-        service: "nodes".parse().unwrap(),
-        server: server.parse().unwrap(),
-        wish,
-        version,
-    };
-    Input::Member(MemberEvent::Wanted(intent))
-}
-
 #[test]
 fn an_operator_takes_a_server_out_drains_it_and_gives_it_back() {
     let mut pool = Pool::new(Vec::new());
