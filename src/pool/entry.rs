@@ -6,7 +6,10 @@ use tokio::time::Instant;
 
 use super::{
     rise_fall::Health,
-    server::{Cause, CheckAt, CheckReport, FaultGate, Life, Live, Origin, Probe, Server, Status},
+    server::{
+        Cause, CheckAt, CheckCode, CheckReport, FaultGate, Life, Live, Origin, Probe, Server,
+        Status,
+    },
     snapshot::NameKey,
     state::{CheckPlan, Detection, Fault, Order, Sign, StaticServer, Verdict},
     tally::Part,
@@ -117,6 +120,7 @@ impl Entry {
     ) -> Self {
         let mut entry = Self::unknown(sid, life, live, Origin::Gossip(id), now);
         entry.announced(announced, now);
+        entry.doubt_tls();
         entry.first_sign = None;
         entry.status = entry.derive_status(now);
         entry
@@ -175,9 +179,8 @@ impl Entry {
     pub(super) fn announced(&mut self, announced: Announcement, now: Instant) {
         // The app has just been seen to accept; what traffic met before that
         // is about the past.
-        if announced.phase == Phase::Ready && self.phase != Phase::Ready {
-            self.refused = false;
-        }
+        let accepts_now = announced.phase == Phase::Ready && self.phase != Phase::Ready;
+        self.refused &= !accepts_now;
         if announced.phase == Phase::Down {
             self.note(Sign::Agent, now);
         }
@@ -186,6 +189,17 @@ impl Entry {
         self.weight = announced.weight;
         self.phase = announced.phase;
         self.tag(announced.tags);
+        if accepts_now {
+            self.doubt_tls();
+        }
+    }
+
+    /// An agent looks at its app as a neighbour does: whether TLS can be made
+    /// from here is looked at once it accepts.
+    pub(super) fn doubt_tls(&mut self) {
+        if self.transport.tls && self.phase == Phase::Ready {
+            self.doubts = self.doubts.max(1);
+        }
     }
 
     /// Takes over what is said of it. Whoever says it checks it first, so a
@@ -327,6 +341,12 @@ impl Entry {
         [Status::Up, Status::Suspect, quarantined].contains(&self.status)
     }
 
+    /// Whether the last look at it found a connection and no TLS.
+    fn lacks_tls(&self) -> bool {
+        let code = self.last_check.as_ref().map(|check| check.code);
+        matches!(code, Some(CheckCode::L6Timeout | CheckCode::L6Response))
+    }
+
     fn note(&mut self, sign: Sign, now: Instant) {
         self.first_sign.get_or_insert((sign, now));
     }
@@ -338,6 +358,7 @@ impl Entry {
             _ if self.admin == Admin::Maint => Status::Maint,
             _ if self.addr.is_none() => Status::Down(Cause::Unresolved),
             (Phase::Down | Phase::Leaving, _) => Status::Down(Cause::Agent),
+            _ if self.refused && self.lacks_tls() => Status::Down(Cause::Check),
             _ if self.refused => Status::Down(Cause::Refused),
             // Before what it does to the checks' counter: it is no crash.
             _ if self.forced == Some(Verdict::Down) => Status::Down(Cause::Operator),

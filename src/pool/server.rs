@@ -231,7 +231,7 @@ impl CheckAt {
 /// What a health check does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
-    /// Connects and closes.
+    /// Connects, over TLS where the server has it, and closes.
     Tcp,
     /// Sends a request and takes a status of 2xx or 3xx as good.
     Http {
@@ -264,6 +264,8 @@ pub enum CheckCode {
     L4Timeout,
     /// The connection was refused or broken off.
     L4Connection,
+    /// TLS was made.
+    L6Ok,
     /// No TLS within the check's time.
     L6Timeout,
     /// No TLS with this server, such as for its certificate.
@@ -281,7 +283,7 @@ pub enum CheckCode {
 impl CheckCode {
     /// Whether the server passed.
     pub fn passed(self) -> bool {
-        matches!(self, Self::L4Ok | Self::L7Ok)
+        matches!(self, Self::L4Ok | Self::L6Ok | Self::L7Ok)
     }
 
     /// The code as CSV and Prometheus print it.
@@ -290,6 +292,7 @@ impl CheckCode {
             Self::L4Ok => "L4OK",
             Self::L4Timeout => "L4TOUT",
             Self::L4Connection => "L4CON",
+            Self::L6Ok => "L6OK",
             Self::L6Timeout => "L6TOUT",
             Self::L6Response => "L6RSP",
             Self::L7Ok => "L7OK",
@@ -305,6 +308,7 @@ impl CheckCode {
             Self::L4Ok => "Layer4 check passed",
             Self::L4Timeout => "Layer4 timeout",
             Self::L4Connection => "Layer4 connection problem",
+            Self::L6Ok => "Layer6 check passed",
             Self::L6Timeout => "Layer6 timeout",
             Self::L6Response => "Layer6 invalid response",
             Self::L7Ok => "Layer7 check passed",

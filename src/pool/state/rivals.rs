@@ -56,6 +56,7 @@ impl State {
             entry.begin(life);
             entry.origin = Origin::Gossip(id);
             entry.announced(announced, now);
+            entry.doubt_tls();
         });
         [vec![replaced], became].concat()
     }

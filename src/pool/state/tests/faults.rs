@@ -125,3 +125,27 @@ fn an_app_that_outlives_its_agents_lifeline_stays() {
     assert_eq!(pool.server("s1").probe, None);
     assert_eq!(pool.status("s1"), Status::Up);
 }
+
+#[test]
+fn an_agents_server_over_tls_is_looked_at_from_here_and_down_until_tls_can_be_made() {
+    let over_tls = |phase| {
+        let mut member = member("s1", 1, phase);
+        if let Role::Server(announced) = &mut member.meta.role {
+            announced.tags = [("tls".to_owned(), "1".to_owned())].into();
+        }
+        Input::Member(MemberEvent::Up(member))
+    };
+    let mut pool = Pool::new(Vec::new());
+    pool.apply(over_tls(Phase::Down));
+    assert_eq!(pool.server("s1").probe, None, "nobody listens yet");
+    pool.apply(over_tls(Phase::Ready));
+    assert_eq!(pool.server("s1").probe, Some(Probe::Confirm));
+    let life = pool.server("s1").life;
+    let down = Change::Became(Status::Down(Cause::Check));
+    let probed = |code| Input::Probed(life, report(code));
+    assert_eq!(pool.apply(probed(CheckCode::L6Response)), [down]);
+    assert_eq!(pool.server("s1").probe, Some(Probe::Recovery));
+    let up = Change::Became(Status::Up);
+    assert_eq!(pool.apply(probed(CheckCode::L6Ok)), [up]);
+    assert_eq!(pool.server("s1").probe, None);
+}
