@@ -479,9 +479,21 @@ fn what_is_wrong_with_a_certificate_is_one_line_at_start() {
     site.folder.write("wrong.crt", &one.chain);
     site.folder.write("wrong.key", &other.key);
     site.folder.write("lonely.crt", &one.chain);
+    site.folder.write("bare.key", &one.key);
+    site.folder
+        .write("request.pem", "-----BEGIN CERTIFICATE REQUEST-----\n");
+    site.folder.write("other.crt", &one.chain);
+    site.folder.write("other.key", &other.chain);
     for (name, hint) in [
         ("wrong.crt", "wrong.key does not fit the certificate in "),
         ("lonely.crt", "lonely.crt has no private key"),
+        ("bare.key", "bare.key has a private key and no certificate"),
+        (
+            "request.pem",
+            "request.pem but a CERTIFICATE REQUEST: expected PEM",
+        ),
+        ("other.crt", "no key in "),
+        ("other.crt", "other.key but a certificate: expected PEM"),
         ("absent.pem", "absent.pem: No such file"),
     ] {
         let args = [

@@ -56,9 +56,11 @@ pub(super) struct ServerArgs {
     pub(super) check_interval: Duration,
     /// Good checks in a row that bring a server up
     #[arg(long, value_name = "N", default_value = "2", env = "TIDINGS_RISE")]
+    #[arg(value_parser = count)]
     pub(super) rise: NonZeroU16,
     /// Failed checks in a row that take a server down
     #[arg(long, value_name = "N", default_value = "3", env = "TIDINGS_FALL")]
+    #[arg(value_parser = count)]
     pub(super) fall: NonZeroU16,
     /// How long a server that comes up gets a growing share, until it has all
     /// of it: it has crashed, was taken out, or is new beside others
