@@ -286,6 +286,7 @@ fn start_pool(
     let now = Instant::now();
     let state = State::new(args.service().clone(), servers, now);
     let state = state.with_server_maxconn(args.server_maxconn(), now);
+    let state = state.with_slowstart(args.slowstart());
     let (writer, inputs, pool) = Writer::new(args.service().to_string(), state);
     tokio::spawn(writer.run());
     tokio::spawn(health::run(pool.clone(), inputs.clone(), connector.clone()));

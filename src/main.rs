@@ -95,6 +95,7 @@ fn parse() -> Result<Cli, ExitCode> {
     let matches = Cli::command().try_get_matches();
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
+        .and_then(Cli::checked)
         .map_err(|err| match err.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 print_line(err.render().to_string().trim_end());

@@ -99,6 +99,7 @@ fn check_status(code: CheckCode) -> u8 {
         CheckCode::L4Ok => 6,
         CheckCode::L4Timeout => 7,
         CheckCode::L4Connection => 8,
+        CheckCode::L6Ok => 9,
         CheckCode::L6Timeout => 10,
         CheckCode::L6Response => 11,
         CheckCode::L7Timeout => 12,

@@ -117,13 +117,13 @@ fn round_robin(snapshot: &Snapshot, fits: impl Fn(&Server) -> bool) -> Option<&A
 }
 
 fn least_conn(snapshot: &Snapshot, fits: impl Fn(&Server) -> bool) -> Option<&Arc<Server>> {
-    let places = snapshot.schedule.len();
-    // The search starts one place further each time, so servers that are
+    let servers = &snapshot.rotation;
+    // The search starts one server further each time, so servers that are
     // equally loaded take turns.
-    let start = snapshot.cursor.fetch_add(1, Relaxed);
+    let start = snapshot.cursor.fetch_add(1, Relaxed) % servers.len().max(1);
     let mut best: Option<&Arc<Server>> = None;
-    for step in 0..places {
-        if let Some(server) = server_at(snapshot, (start.wrapping_add(step)) % places, &fits)
+    for index in servers.iter().cycle().skip(start).take(servers.len()) {
+        if let Some(server) = snapshot.get(*index).filter(|server| fits(server))
             && best.is_none_or(|best| less_loaded(server, best))
         {
             best = Some(server);
@@ -159,24 +159,24 @@ fn server_at(
     fits(server).then_some(server)
 }
 
-/// Whether `a` would have fewer requests than `b` for its weight with one more.
+/// Whether `a` would have fewer requests than `b` for its share with one more.
 fn less_loaded(a: &Server, b: &Server) -> bool {
     let load = |server: &Server, other: &Server| {
-        u64::from(server.live.counters.active.get() + 1) * u64::from(other.weight)
+        u64::from(server.live.counters.active.get() + 1) * u64::from(other.share())
     };
     load(a, b) < load(b, a)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::{collections::HashMap, time::Duration};
 
     use proptest::prelude::*;
     use rand::{SeedableRng, rngs::SmallRng};
     use tokio::time::Instant;
 
     use super::*;
-    use crate::pool::state::{State, StaticServer};
+    use crate::pool::state::{Input, Order, State, StaticServer, Verdict};
 
     fn snapshot(weights: &[u16]) -> Snapshot {
         let servers = weights.iter().enumerate().map(|(i, weight)| StaticServer {
@@ -273,6 +273,42 @@ mod tests {
             .as_str(),
             "s0"
         );
+    }
+
+    #[test]
+    fn a_server_that_warms_up_has_less_under_every_algorithm() {
+        let mut now = Instant::now();
+        let server = |name: &str| StaticServer {
+            name: name.parse().unwrap(),
+            target: "127.0.0.1:3000".into(),
+            weight: 1,
+            check: None,
+            tags: std::collections::BTreeMap::new(),
+        };
+        let servers = vec![server("s0"), server("s1")];
+        let mut state = State::new("nodes".parse().unwrap(), servers, now)
+            .with_slowstart(Some(Duration::from_secs(10)));
+        now += Duration::from_mins(1);
+        for verdict in [Verdict::Down, Verdict::Up] {
+            let told = Input::Told("s1".parse().unwrap(), Order::Health(verdict));
+            state.apply(told, now);
+        }
+        let snapshot = state.snapshot();
+        assert_eq!(snapshot.by_name("s1").unwrap().throttle, Some(5));
+        // Were s1 warm, the fewest would get it all the requests.
+        for _ in 0..30 {
+            snapshot.servers[0].live.counters.active.inc();
+        }
+        snapshot.servers[1].live.counters.active.inc();
+        for algorithm in [
+            Algorithm::RoundRobin,
+            Algorithm::LeastConn,
+            Algorithm::Random,
+        ] {
+            let tally = tally(algorithm, &snapshot, 210);
+            let s1 = tally.get("s1").copied().unwrap_or(0);
+            assert!(s1 <= 30, "{algorithm:?}: {tally:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,11 @@ use crate::{
     gossip::{self, Seed},
     host,
     membership::Name,
-    pool::{server::Check, transport::Transport},
+    pool::{
+        server::Check,
+        transport::Transport,
+        warm_up::{SLOWSTART, slowstart},
+    },
     syslog::{self, Syslog},
 };
 
@@ -55,7 +59,8 @@ pub struct AgentArgs {
     pub check: LocalCheck,
     /// Something else to say of the server, shown by the load balancer;
     /// repeatable. How it is to be reached: tls=1, sni=NAME, proto=h2,
-    /// send-proxy=v1|v2
+    /// send-proxy=v1|v2; how long it gets a growing share when it comes up:
+    /// slowstart=TIME
     #[arg(long = "tag", value_name = "KEY=VALUE", env = "TIDINGS_TAG")]
     #[arg(value_delimiter = ',', value_parser = tag)]
     pub tags: Vec<(String, String)>,
@@ -186,6 +191,9 @@ fn tags(given: Vec<(String, String)>, maxconn: Option<u32>) -> BTreeMap<String, 
 fn tag(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     gossip::check_tag(key, value).map_err(|err| err.to_string())?;
+    if key == SLOWSTART {
+        slowstart(value).map_err(|expected| format!("{key}={value}: {expected}"))?;
+    }
     Transport::of(&BTreeMap::from([(key.to_owned(), value.to_owned())]))?;
     Ok((key.into(), value.into()))
 }
@@ -250,6 +258,7 @@ mod tests {
         let refused = |flags: &[&str]| parse(&[&["--port", "1"], flags].concat()).unwrap_err();
         assert!(refused(&["--weight", "257"]).contains("0..=256"));
         assert!(refused(&["--tag", "zone"]).contains("KEY=VALUE"));
+        assert!(refused(&["--tag", "slowstart=soon"]).contains("such as 10s"));
         assert!(refused(&["--tag", "a b=c"]).contains("key must be a name"));
         assert!(refused(&["--tag", "a=b;c"]).contains("printable"));
         assert!(refused(&["--tag", &format!("a={}", "x".repeat(65))]).contains("64"));

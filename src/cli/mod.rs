@@ -14,7 +14,7 @@ pub mod top;
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     cidr::Cidr,
@@ -37,6 +37,19 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// The same if what is said fits together; what clap cannot see for itself.
+    pub fn checked(self) -> Result<Self, clap::Error> {
+        let serve = match &self.command {
+            None => &self.serve,
+            Some(Command::Serve(args)) => args,
+            Some(_) => return Ok(self),
+        };
+        match serve.check() {
+            Ok(()) => Ok(self),
+            Err(why) => Err(Self::command().error(ErrorKind::ValueValidation, why)),
+        }
+    }
+
     /// Where to send what is said, and the name of the node that says it.
     pub fn syslog(&self) -> Option<(&syslog::Target, Option<&Name>)> {
         match &self.command {
@@ -152,8 +165,6 @@ pub fn seed(text: &str) -> Result<Seed, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

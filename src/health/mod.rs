@@ -149,7 +149,8 @@ async fn keep_probing(
                 // What listens elsewhere is none that users come to.
                 let transport = if at == addr { &transport } else { &Transport::default() };
                 let way = Way { transport, connector: Some(&connector) };
-                let report = probe(at, way, check(&plan), &host, limit(&plan, sent)).await;
+                let limit = limit(&plan, sent, transport.tls);
+                let report = probe(at, way, check(&plan), &host, limit).await;
                 sent += 1;
                 due = last + pause(&plan, sent);
                 if inputs.send(Input::Probed(life, report)).await.is_err() {
@@ -195,13 +196,19 @@ fn pause(plan: &Probe, sent: u32) -> Duration {
 }
 
 /// How long a probe may take, after `sent` others.
-fn limit(plan: &Probe, sent: u32) -> Duration {
+fn limit(plan: &Probe, sent: u32, tls: bool) -> Duration {
+    // A handshake takes both sides' time, and many may join at once.
+    let shaking = if tls {
+        Duration::from_secs(1)
+    } else {
+        Duration::ZERO
+    };
     match plan {
         Probe::Check { interval, .. } => *interval,
         // A host that is gone gives no answer; a long wait for it would only
         // delay the look after it has come back.
-        Probe::Recovery => doubling(Duration::from_millis(250), sent),
-        Probe::Confirm => Duration::from_millis(250),
+        Probe::Recovery => shaking + doubling(Duration::from_millis(250), sent),
+        Probe::Confirm => shaking + Duration::from_millis(250),
     }
 }
 
@@ -223,7 +230,7 @@ mod tests {
         pool::{
             Status, Writer,
             rise_fall::Thresholds,
-            server::{Cause, CheckAt},
+            server::{Cause, CheckAt, CheckCode},
             state::{CheckPlan, Fault, State, StaticServer},
         },
     };
@@ -243,13 +250,20 @@ mod tests {
 
     impl Pool {
         fn start(addr: SocketAddr, check: Option<CheckPlan>) -> Self {
+            Self::start_tagged(addr, check, &[])
+        }
+
+        fn start_tagged(addr: SocketAddr, check: Option<CheckPlan>, tags: &[(&str, &str)]) -> Self {
+            let tags = tags
+                .iter()
+                .map(|(tag, value)| ((*tag).into(), (*value).into()));
             let service: Name = "nodes".parse().unwrap();
             let server = StaticServer {
                 name: "s1".parse().unwrap(),
                 target: addr.to_string(),
                 weight: 1,
                 check,
-                tags: std::collections::BTreeMap::new(),
+                tags: tags.collect(),
             };
             let state = State::new(service, vec![server], Instant::now());
             let (writer, inputs, reader) = Writer::new("nodes".into(), state);
@@ -311,6 +325,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_over_tls_that_nobody_can_be_believed_for_is_down_and_says_what_to_do() {
+        let (_listener, addr) = listen().await;
+        let every = every(Duration::from_millis(20));
+        let mut pool = Pool::start_tagged(addr, Some(every), &[("tls", "1")]);
+        pool.until(|s1| s1.status == Status::Down(Cause::Check))
+            .await;
+        let s1 = Arc::clone(pool.reader.load().by_name("s1").unwrap());
+        let check = s1.last_check.clone().unwrap();
+        assert_eq!(check.code, CheckCode::L6Response);
+        assert!(check.info.unwrap().contains("tls=1 needs --server-ca"));
+    }
+
+    #[tokio::test]
     async fn an_unchecked_server_is_probed_only_from_a_refusal_to_its_return() {
         let (listener, addr) = listen().await;
         let mut pool = Pool::start(addr, None);
@@ -363,7 +390,7 @@ mod tests {
     fn recovery_looks_often_at_first_and_once_a_second_in_the_end() {
         let pauses = [1, 2, 3, 4, 5, 40].map(|sent| pause(&Probe::Recovery, sent).as_millis());
         assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
-        let limits = [0, 1, 2, 3, 40].map(|sent| limit(&Probe::Recovery, sent).as_millis());
+        let limits = [0, 1, 2, 3, 40].map(|sent| limit(&Probe::Recovery, sent, false).as_millis());
         assert_eq!(limits, [250, 500, 1000, 1000, 1000]);
     }
 }

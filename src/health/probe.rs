@@ -23,7 +23,7 @@ use crate::{
         transport::Transport,
     },
     proxy_protocol::Header,
-    tls::{self, Connector},
+    tls::{self, Alpn, Connector},
 };
 
 /// What a probe says it is, so that a server's own log tells it from users.
@@ -43,28 +43,7 @@ pub async fn probe(
 ) -> CheckReport {
     let started = Instant::now();
     let deadline = started + limit;
-    let mut info = None;
-    let (code, http_status) = match timeout_at(deadline, connect(addr, way.transport)).await {
-        Err(_) => (CheckCode::L4Timeout, None),
-        Ok(Err(err)) => {
-            info = Some(in_words(&err));
-            (CheckCode::L4Connection, None)
-        }
-        Ok(Ok(stream)) => match (request(check, way.transport.http2, host), way.tls()) {
-            (None, _) => (CheckCode::L4Ok, None),
-            (Some(request), None) => ask(stream, way.transport.http2, request, deadline).await,
-            (Some(request), Some(tls)) => {
-                match timeout_at(deadline, tls.shake(stream, addr, way.transport.http2)).await {
-                    Err(_) => (CheckCode::L6Timeout, None),
-                    Ok(Err(why)) => {
-                        info = Some(why.into());
-                        (CheckCode::L6Response, None)
-                    }
-                    Ok(Ok(stream)) => ask(stream, way.transport.http2, request, deadline).await,
-                }
-            }
-        },
-    };
+    let (code, http_status, info) = look(addr, way, check, host, deadline).await;
     CheckReport {
         code,
         http_status,
@@ -73,13 +52,48 @@ pub async fn probe(
     }
 }
 
+type Outcome = (CheckCode, Option<u16>, Option<Box<str>>);
+
+async fn look(
+    addr: SocketAddr,
+    way: Way<'_>,
+    check: &Check,
+    host: &str,
+    deadline: Instant,
+) -> Outcome {
+    let http2 = way.transport.http2;
+    let stream = match timeout_at(deadline, connect(addr, way.transport)).await {
+        Err(_) => return (CheckCode::L4Timeout, None, None),
+        Ok(Err(err)) => return (CheckCode::L4Connection, None, Some(in_words(&err))),
+        Ok(Ok(stream)) => stream,
+    };
+    let request = request(check, http2, host);
+    let Some(tls) = way.tls() else {
+        return match request {
+            None => (CheckCode::L4Ok, None, None),
+            Some(request) => ask(stream, http2, request, deadline).await,
+        };
+    };
+    let mut stream = match timeout_at(deadline, tls.shake(stream, addr, http2)).await {
+        Err(_) => return (CheckCode::L6Timeout, None, None),
+        Ok(Err(why)) => return (CheckCode::L6Response, None, Some(why.into())),
+        Ok(Ok(stream)) => stream,
+    };
+    if let Some(request) = request {
+        return ask(stream, http2, request, deadline).await;
+    }
+    // A server may log an end that is not announced as an attack.
+    drop(timeout_at(deadline, stream.shutdown()).await);
+    (CheckCode::L6Ok, None, None)
+}
+
 /// How a server is reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Way<'a> {
     /// What its tags say.
     pub transport: &'a Transport,
-    /// Makes TLS for HTTP checks of a server that has it; without it they
-    /// are not over TLS.
+    /// Makes TLS for checks of a server that has it; without it they are not
+    /// over TLS.
     pub connector: Option<&'a Connector>,
 }
 
@@ -112,7 +126,11 @@ impl Tls {
     ) -> Result<TlsStream, String> {
         let name = tls::server_name(self.sni.as_deref(), addr.ip())?;
         let shaken = self.connector.connect(stream, name, http2).await;
-        shaken.map_err(|err| tls::in_words(&err))
+        let stream = shaken.map_err(|err| tls::in_words(&err))?;
+        if http2 && Connector::alpn(&stream) != Alpn::Http2 {
+            return Err("it does not speak HTTP/2: give it without proto=h2".to_owned());
+        }
+        Ok(stream)
     }
 }
 
@@ -123,10 +141,10 @@ async fn ask(
     http2: bool,
     request: Request<Empty<Bytes>>,
     deadline: Instant,
-) -> (CheckCode, Option<u16>) {
-    timeout_at(deadline, exchange(stream, http2, request))
-        .await
-        .unwrap_or((CheckCode::L7Timeout, None))
+) -> Outcome {
+    let outcome = timeout_at(deadline, exchange(stream, http2, request)).await;
+    let (code, http_status) = outcome.unwrap_or((CheckCode::L7Timeout, None));
+    (code, http_status, None)
 }
 
 async fn connect(addr: SocketAddr, transport: &Transport) -> io::Result<TcpStream> {
@@ -300,6 +318,36 @@ mod tests {
         let report = probe(addr, DIRECT, &Check::Tcp, "", PATIENT).await;
         assert_eq!(report.code, CheckCode::L4Ok);
         assert_eq!(report.http_status, None);
+    }
+
+    const OVER_TLS: Transport = Transport {
+        tls: true,
+        sni: None,
+        http2: false,
+        send_proxy: None,
+    };
+
+    #[tokio::test]
+    async fn a_server_over_tls_passes_no_tcp_check_without_a_handshake() {
+        let way = |connector| Way {
+            transport: &OVER_TLS,
+            connector: Some(connector),
+        };
+        let trusting = Connector::new(None, false).unwrap();
+        let (_silent, addr) = listen().await;
+        let report = probe(addr, way(&trusting), &Check::Tcp, "", HASTY).await;
+        assert_eq!(report.code, CheckCode::L6Timeout);
+
+        let (listener, addr) = listen().await;
+        let plain = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"220 mail.test ESMTP\r\n").await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await.ok();
+        });
+        let report = probe(addr, way(&trusting), &Check::Tcp, "", PATIENT).await;
+        assert_eq!(report.code, CheckCode::L6Response);
+        assert_eq!(report.info.as_deref(), Some("it does not speak TLS"));
+        plain.await.unwrap();
     }
 
     #[tokio::test]

@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc, ti
 use tokio::time::Instant;
 
 use super::{
-    quarantine,
     rise_fall::Health,
-    server::{Cause, CheckAt, CheckReport, FaultGate, Life, Live, Origin, Probe, Server, Status},
+    server::{
+        Cause, CheckAt, CheckCode, CheckReport, FaultGate, Life, Live, Origin, Probe, Server,
+        Status,
+    },
     snapshot::NameKey,
     state::{CheckPlan, Detection, Fault, Order, Sign, StaticServer, Verdict},
     tally::Part,
     transport::Transport,
+    warm_up::{self, SLOWSTART, WarmUp},
 };
 use crate::membership::{Admin, Announcement, MemberId, Name, Phase, Wish};
 
@@ -62,8 +65,10 @@ pub(super) struct Entry {
     doubts: u8,
     /// It has crashed too often, and is kept out until then.
     kept_out_until: Option<Instant>,
-    /// Since when it is eased in again, and how much of its share it gets.
-    eased_in_since: Option<Instant>,
+    /// How long it warms up, as it says itself, zero for not at all.
+    slowstart: Option<Duration>,
+    /// Its warm-up, and how much of its share it gets.
+    warm_up: Option<WarmUp>,
     throttle: Option<u8>,
     /// The first sign of its present trouble.
     first_sign: Option<(Sign, Instant)>,
@@ -115,6 +120,7 @@ impl Entry {
     ) -> Self {
         let mut entry = Self::unknown(sid, life, live, Origin::Gossip(id), now);
         entry.announced(announced, now);
+        entry.doubt_tls();
         entry.first_sign = None;
         entry.status = entry.derive_status(now);
         entry
@@ -145,7 +151,8 @@ impl Entry {
             refused: false,
             doubts: 0,
             kept_out_until: None,
-            eased_in_since: None,
+            slowstart: None,
+            warm_up: None,
             throttle: None,
             first_sign: None,
             last_check: None,
@@ -172,9 +179,8 @@ impl Entry {
     pub(super) fn announced(&mut self, announced: Announcement, now: Instant) {
         // The app has just been seen to accept; what traffic met before that
         // is about the past.
-        if announced.phase == Phase::Ready && self.phase != Phase::Ready {
-            self.refused = false;
-        }
+        let accepts_now = announced.phase == Phase::Ready && self.phase != Phase::Ready;
+        self.refused &= !accepts_now;
         if announced.phase == Phase::Down {
             self.note(Sign::Agent, now);
         }
@@ -183,6 +189,17 @@ impl Entry {
         self.weight = announced.weight;
         self.phase = announced.phase;
         self.tag(announced.tags);
+        if accepts_now {
+            self.doubt_tls();
+        }
+    }
+
+    /// An agent looks at its app as a neighbour does: whether TLS can be made
+    /// from here is looked at once it accepts.
+    pub(super) fn doubt_tls(&mut self) {
+        if self.transport.tls && self.phase == Phase::Ready {
+            self.doubts = self.doubts.max(1);
+        }
     }
 
     /// Takes over what is said of it. Whoever says it checks it first, so a
@@ -190,6 +207,8 @@ impl Entry {
     fn tag(&mut self, tags: BTreeMap<String, String>) {
         if self.tags != tags {
             self.transport = Transport::of(&tags).unwrap_or_default();
+            let slowstart = tags.get(SLOWSTART).map(|time| warm_up::slowstart(time));
+            self.slowstart = slowstart.and_then(|said| Some(said.ok()?.unwrap_or_default()));
             self.maxconn = tags.get(MAXCONN).and_then(|limit| limit.parse().ok());
             self.tags = tags;
         }
@@ -322,6 +341,12 @@ impl Entry {
         [Status::Up, Status::Suspect, quarantined].contains(&self.status)
     }
 
+    /// Whether the last look at it found a connection and no TLS.
+    fn lacks_tls(&self) -> bool {
+        let code = self.last_check.as_ref().map(|check| check.code);
+        matches!(code, Some(CheckCode::L6Timeout | CheckCode::L6Response))
+    }
+
     fn note(&mut self, sign: Sign, now: Instant) {
         self.first_sign.get_or_insert((sign, now));
     }
@@ -333,6 +358,7 @@ impl Entry {
             _ if self.admin == Admin::Maint => Status::Maint,
             _ if self.addr.is_none() => Status::Down(Cause::Unresolved),
             (Phase::Down | Phase::Leaving, _) => Status::Down(Cause::Agent),
+            _ if self.refused && self.lacks_tls() => Status::Down(Cause::Check),
             _ if self.refused => Status::Down(Cause::Refused),
             // Before what it does to the checks' counter: it is no crash.
             _ if self.forced == Some(Verdict::Down) => Status::Down(Cause::Operator),
@@ -364,10 +390,6 @@ impl Entry {
         };
         if let Status::Down(_) = before {
             self.downtime += now.saturating_duration_since(self.since);
-        }
-        if before == Status::Down(Cause::Quarantine) && status == Status::Up {
-            self.eased_in_since = Some(now);
-            self.ease_in(now);
         }
         if status == Status::Up && self.doubts == 0 {
             self.first_sign = None;
@@ -408,31 +430,40 @@ impl Entry {
 
     /// Whether time alone changes it.
     pub(super) fn changes_by_time(&self) -> bool {
-        self.kept_out_until.is_some() || self.eased_in_since.is_some()
+        self.kept_out_until.is_some() || self.warm_up.is_some()
     }
 
     /// When time alone changes something: it is let in, or gets more of its
     /// share.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let let_in = self.kept_out_until.filter(|until| now < *until);
-        let more = self
-            .eased_in_since
-            .and_then(|since| quarantine::ramp(since, now));
-        let more = more.map(|(_, next)| next);
+        let more = self.warm_up.and_then(|warm_up| warm_up.next_step(now));
         [let_in, more].into_iter().flatten().min()
     }
 
-    /// Gives it as much of its share as it has earned by now.
-    pub(super) fn ease_in(&mut self, now: Instant) {
+    /// Whether time has changed it, and it does not know yet.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let let_in = self.kept_out_until.is_some_and(|until| until <= now);
+        let_in || (self.warm_up).is_some_and(|warm_up| warm_up.percent(now) != self.throttle)
+    }
+
+    /// Takes up what time has changed: it is let in, and gets as much of its
+    /// share as is due by now.
+    pub(super) fn take_up_time(&mut self, now: Instant) {
         self.kept_out_until = self.kept_out_until.filter(|until| now < *until);
-        let Some(since) = self.eased_in_since else {
-            return;
-        };
-        self.throttle = quarantine::ramp(since, now).map(|(percent, _)| percent);
-        if self.throttle.is_none() {
-            self.eased_in_since = None;
-        }
-        self.described = None;
+        self.throttle = self.warm_up.and_then(|warm_up| warm_up.percent(now));
+        self.warm_up = self.warm_up.filter(|_| self.throttle.is_some());
+    }
+
+    /// It warms up from now on, for so long; `None` for not at all.
+    pub(super) fn set_warm_up(&mut self, over: Option<Duration>, now: Instant) {
+        self.warm_up = over.map(|over| WarmUp::new(now, over));
+        self.throttle = self.warm_up.and_then(|warm_up| warm_up.percent(now));
+    }
+
+    /// How long it warms up, where the others do for so long as is `usual`.
+    pub(super) fn slowstart(&self, usual: Option<Duration>) -> Option<Duration> {
+        self.slowstart.or(usual).filter(|time| !time.is_zero())
     }
 
     /// Whether an operator may remove it: nobody announces it, and it is in

@@ -14,6 +14,7 @@ pub mod state;
 mod tally;
 pub mod timeline;
 pub mod transport;
+pub(crate) mod warm_up;
 mod words;
 pub mod writer;
 

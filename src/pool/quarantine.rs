@@ -16,9 +16,9 @@ const LONGEST: Duration = Duration::from_mins(1);
 /// crashes to be forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_mins(1);
 
-/// How long a server that was kept out takes to get back to its full share,
-/// a quarter at a time.
-const RAMP: Duration = Duration::from_secs(10);
+/// How long a server that was kept out takes at the least to get back to its
+/// full share.
+pub(super) const EASED_IN_OVER: Duration = Duration::from_secs(10);
 
 /// A server's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,19 +57,6 @@ impl Record {
     }
 }
 
-/// The part of its share, in percent, that a server let in at `since` gets at
-/// `now`, and when that changes; `None` once it has it all.
-pub(super) fn ramp(since: Instant, now: Instant) -> Option<(u8, Instant)> {
-    const STEPS: u32 = 4;
-    let step = RAMP / STEPS;
-    let done = now.saturating_duration_since(since).as_nanos() / step.as_nanos();
-    let done = u32::try_from(done).unwrap_or(STEPS);
-    (done + 1 < STEPS).then(|| {
-        let percent = 100 * (done + 1) / STEPS;
-        (percent as u8, since + step * (done + 1))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,16 +89,5 @@ mod tests {
         assert_eq!(Record::crashed(Some(second), later).out_until(), later);
         let sooner = later - SECOND;
         assert!(Record::crashed(Some(second), sooner).out_until() > sooner);
-    }
-
-    #[test]
-    fn a_server_gets_its_share_back_by_quarters() {
-        let since = Instant::now();
-        let share = |millis| ramp(since, since + Duration::from_millis(millis)).map(|r| r.0);
-        assert_eq!(share(0), Some(25));
-        assert_eq!(share(2_500), Some(50));
-        assert_eq!(share(7_400), Some(75));
-        assert_eq!(share(7_500), None);
-        assert_eq!(share(3_600_000), None);
     }
 }

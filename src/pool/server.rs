@@ -38,8 +38,8 @@ pub struct Server {
     pub weight: u16,
     /// The weight it has when no operator wants another.
     pub initial_weight: u16,
-    /// How much of its share it gets while it is eased in again, in percent;
-    /// `None` is all of it.
+    /// How much of its share it gets while it warms up, in percent; `None` is
+    /// all of it.
     pub throttle: Option<u8>,
     /// Requests that it takes at a time, `None` for as many as come.
     pub maxconn: Option<NonZeroU32>,
@@ -80,9 +80,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// Its share in hundredths of its weight, so that a server that warms up
+    /// can have less than one of weight 1. At least one: it has a turn.
+    pub fn share(&self) -> u16 {
+        let percent = u16::from(self.throttle.unwrap_or(100));
+        self.weight.saturating_mul(percent).max(1)
+    }
+
     /// Whether a request whose cookie names it may be given to it.
     pub fn keeps_users(&self) -> bool {
-        self.addr.is_some() && matches!(self.status, Status::Up | Status::Suspect | Status::Drain)
+        self.addr.is_some() && self.status.takes_users()
     }
 
     /// Whether one more request would not be too many for it. What others do
@@ -133,6 +140,13 @@ pub enum Status {
     Down(Cause),
     /// An operator has taken it out.
     Maint,
+}
+
+impl Status {
+    /// Whether it takes requests of the users that it has.
+    pub fn takes_users(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect | Self::Drain)
+    }
 }
 
 /// Why a server is down.
@@ -217,7 +231,7 @@ impl CheckAt {
 /// What a health check does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
-    /// Connects and closes.
+    /// Connects, over TLS where the server has it, and closes.
     Tcp,
     /// Sends a request and takes a status of 2xx or 3xx as good.
     Http {
@@ -250,6 +264,8 @@ pub enum CheckCode {
     L4Timeout,
     /// The connection was refused or broken off.
     L4Connection,
+    /// TLS was made.
+    L6Ok,
     /// No TLS within the check's time.
     L6Timeout,
     /// No TLS with this server, such as for its certificate.
@@ -267,7 +283,7 @@ pub enum CheckCode {
 impl CheckCode {
     /// Whether the server passed.
     pub fn passed(self) -> bool {
-        matches!(self, Self::L4Ok | Self::L7Ok)
+        matches!(self, Self::L4Ok | Self::L6Ok | Self::L7Ok)
     }
 
     /// The code as CSV and Prometheus print it.
@@ -276,6 +292,7 @@ impl CheckCode {
             Self::L4Ok => "L4OK",
             Self::L4Timeout => "L4TOUT",
             Self::L4Connection => "L4CON",
+            Self::L6Ok => "L6OK",
             Self::L6Timeout => "L6TOUT",
             Self::L6Response => "L6RSP",
             Self::L7Ok => "L7OK",
@@ -291,6 +308,7 @@ impl CheckCode {
             Self::L4Ok => "Layer4 check passed",
             Self::L4Timeout => "Layer4 timeout",
             Self::L4Connection => "Layer4 connection problem",
+            Self::L6Ok => "Layer6 check passed",
             Self::L6Timeout => "Layer6 timeout",
             Self::L6Response => "Layer6 invalid response",
             Self::L7Ok => "Layer7 check passed",

@@ -28,6 +28,8 @@ pub struct Snapshot {
     /// Servers that take new users, each as often as its weight says, spread
     /// evenly: round robin walks along it.
     pub schedule: Arc<[u32]>,
+    /// The same servers, each once, in the order of names.
+    pub rotation: Arc<[u32]>,
     /// Where round robin stands. Every snapshot inherits it, so a change in
     /// the pool never starts the round again.
     pub cursor: Arc<AtomicUsize>,
@@ -81,21 +83,38 @@ impl ByName {
 #[derive(Debug, Default)]
 pub(super) struct Lasting {
     by_name: Option<Arc<ByName>>,
-    schedule: Option<Arc<[u32]>>,
+    turns: Option<Turns>,
     /// What [`Server::name_hash`] is made with.
     pub(super) name_key: NameKey,
+}
+
+/// Who takes new users, and in which order.
+#[derive(Debug, Clone)]
+struct Turns {
+    rotation: Arc<[u32]>,
+    schedule: Arc<[u32]>,
+}
+
+impl Turns {
+    fn of(servers: &[Arc<Server>]) -> Self {
+        let members = rotation(servers);
+        Self {
+            rotation: members.iter().map(|(index, _)| *index).collect(),
+            schedule: schedule(&members).into(),
+        }
+    }
 }
 
 impl Lasting {
     /// A server came or went: others have another place now.
     pub(super) fn end_names(&mut self) {
         self.by_name = None;
-        self.schedule = None;
+        self.turns = None;
     }
 
     /// A server has another part in the rotation.
     pub(super) fn end_schedule(&mut self) {
-        self.schedule = None;
+        self.turns = None;
     }
 }
 
@@ -108,14 +127,16 @@ impl Snapshot {
         last_loss: Option<Instant>,
         lasting: &mut Lasting,
     ) -> Self {
-        let schedule = lasting
-            .schedule
-            .get_or_insert_with(|| schedule(&rotation(&servers)).into());
+        let Turns { rotation, schedule } = lasting
+            .turns
+            .get_or_insert_with(|| Turns::of(&servers))
+            .clone();
         let by_name = lasting
             .by_name
             .get_or_insert_with(|| Arc::new(ByName::new(&servers, lasting.name_key.clone())));
         Self {
-            schedule: Arc::clone(schedule),
+            rotation,
+            schedule,
             by_name: Arc::clone(by_name),
             generation,
             servers,
@@ -173,7 +194,7 @@ impl Snapshot {
 
     /// Whether requests without a cookie are given to that server.
     pub fn in_rotation(&self, life: Life) -> bool {
-        let mut there = self.schedule.iter().filter_map(|index| self.get(*index));
+        let mut there = self.rotation.iter().filter_map(|index| self.get(*index));
         there.any(|server| server.life == life)
     }
 
@@ -199,7 +220,7 @@ fn rotation(servers: &[Arc<Server>]) -> Vec<(u32, u16)> {
         (0..)
             .zip(servers)
             .filter(|(_, s)| s.status == tier && s.addr.is_some() && s.weight > 0)
-            .map(|(index, server)| (index, share(server)))
+            .map(|(index, server)| (index, server.share()))
             .collect()
     };
     tiers
@@ -207,13 +228,6 @@ fn rotation(servers: &[Arc<Server>]) -> Vec<(u32, u16)> {
         .map(members_of)
         .find(|members| !members.is_empty())
         .unwrap_or_default()
-}
-
-/// A server's share in hundredths of its weight, so that a server that is
-/// eased in can have less than one of weight 1. At least one: it has a turn.
-fn share(server: &Server) -> u16 {
-    let percent = u16::from(server.throttle.unwrap_or(100));
-    (server.weight * percent).max(1)
 }
 
 /// Spreads every server's turns evenly over the round: a server with `w`

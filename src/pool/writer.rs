@@ -92,6 +92,8 @@ impl Writer {
                     let events = self.state.tick(Instant::now());
                     self.report(events, None);
                     self.publish();
+                    // Servers that came together warm up together.
+                    sleep_until(Instant::now() + self.pause()).await;
                 }
             }
         }

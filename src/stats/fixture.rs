@@ -61,8 +61,10 @@ pub(super) fn tended() -> Source {
     }
     state.apply(wanted("m1", Admin::Maint), now);
     crash_twice(&mut state, "e1", now);
-    now += Duration::from_secs(1);
-    state.tick(now);
+    for seconds in [1, 2] {
+        now += Duration::from_secs(seconds);
+        state.tick(now);
+    }
     crash_twice(&mut state, "q1", now);
     source_of(state, Arc::default())
 }

@@ -17,7 +17,10 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use super::{files::Pair, provider};
+use super::{
+    files::{Pair, found},
+    provider,
+};
 use crate::rfc3339;
 
 /// A certificate that servers present, and its key.
@@ -97,8 +100,9 @@ fn certificates(text: &[u8], file: &Path) -> Result<Vec<CertificateDer<'static>>
     let all = all.map_err(|err| damaged(file, &err))?;
     if all.is_empty() {
         return Err(format!(
-            "there is no certificate in {}: expected PEM, -----BEGIN CERTIFICATE-----",
-            file.display()
+            "there is no certificate in {} but {}: expected PEM, -----BEGIN CERTIFICATE-----",
+            file.display(),
+            found(text)
         ));
     }
     Ok(all)
@@ -126,7 +130,10 @@ fn private_key(text: &[u8], file: &Path) -> Result<PrivateKeyDer<'static>, Strin
     }
     PrivateKeyDer::from_pem_slice(text).map_err(|err| match err {
         pem::Error::NoItemsFound => {
-            format!("there is no key in {name}: expected PEM, -----BEGIN PRIVATE KEY-----")
+            let found = found(text);
+            format!(
+                "there is no key in {name} but {found}: expected PEM, -----BEGIN PRIVATE KEY-----"
+            )
         }
         err => damaged(file, &err),
     })

@@ -18,7 +18,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{Alpn, certificate::authorities, files, provider, watch};
 
 /// What is said where there is nobody to trust.
-const NOBODY: &str = "nothing says whom to trust: give --server-ca, or --server-verify none";
+const NOBODY: &str = "tls=1 needs --server-ca, or --server-verify none";
 
 /// Makes connections to servers that speak TLS. Copies share what they trust.
 #[derive(Debug, Clone)]

@@ -16,6 +16,10 @@ use memchr::memmem;
 /// What a folder's certificates end in. The other files there are not read.
 const ENDINGS: [&str; 3] = ["pem", "crt", "cer"];
 
+/// What [`found`] says of the usual contents.
+const CERTIFICATE: &str = "a certificate";
+const KEY: &str = "a private key";
+
 /// How deep folders in a folder are looked into.
 const DEPTH: usize = 1;
 
@@ -89,14 +93,48 @@ pub(super) fn bundle(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn file(path: &Path) -> Result<Pair, String> {
-    with_key(path)?.ok_or_else(|| {
-        let beside = beside(path).map(|key| key.display().to_string());
-        format!(
-            "{} has no private key: add it to the file, or put it beside it as {}",
-            path.display(),
-            beside.collect::<Vec<_>>().join(" or ")
-        )
-    })
+    if let Some(pair) = with_key(path)? {
+        return Ok(pair);
+    }
+    let file = path.display();
+    let found = found(&bundle(path)?);
+    if found.contains(KEY) {
+        return Err(format!(
+            "{file} has a private key and no certificate: expected the certificate's file, with \
+             the key in it or beside it"
+        ));
+    }
+    if found != CERTIFICATE {
+        return Err(format!(
+            "there is no certificate in {file} but {found}: expected PEM, \
+             -----BEGIN CERTIFICATE-----"
+        ));
+    }
+    let beside = beside(path).map(|key| key.display().to_string());
+    Err(format!(
+        "{file} has no private key: add it to the file, or put it beside it as {}",
+        beside.collect::<Vec<_>>().join(" or ")
+    ))
+}
+
+/// What is in a file, as its first PEM label says, in words for an error.
+pub(super) fn found(text: &[u8]) -> String {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    let label = memmem::find(text, BEGIN).and_then(|at| {
+        let rest = text.get(at + BEGIN.len()..)?;
+        let label = rest.get(..memmem::find(rest, b"-----")?)?;
+        let usual = |c: &u8| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == b' ';
+        std::str::from_utf8(label)
+            .ok()
+            .filter(|_| label.len() <= 40 && label.iter().all(usual))
+    });
+    match label {
+        _ if text.is_empty() => "nothing: it is empty".to_owned(),
+        Some("CERTIFICATE") => CERTIFICATE.to_owned(),
+        Some(label) if label.ends_with("PRIVATE KEY") => KEY.to_owned(),
+        Some(label) => format!("a {label}"),
+        None => "something that is no PEM".to_owned(),
+    }
 }
 
 fn folder(path: &Path, depth: usize, pairs: &mut Vec<Pair>) -> Result<(), String> {

@@ -302,7 +302,7 @@ async fn a_server_that_cannot_be_believed_is_refused_with_what_to_do() {
     let with_ca = |ca, verify| Connector::new(ca, verify).unwrap();
     let other = Some(stage.folder.path("other.pem"));
     for (connector, to, hint) in [
-        (with_ca(None, true), "a.example", "give --server-ca"),
+        (with_ca(None, true), "a.example", "needs --server-ca"),
         (
             with_ca(other, true),
             "a.example",

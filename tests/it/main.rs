@@ -36,6 +36,7 @@ mod limits;
 mod logs;
 mod membership;
 mod several;
+mod slowstart;
 mod tls;
 mod top;
 mod workers;

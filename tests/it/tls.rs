@@ -433,18 +433,34 @@ fn a_server_over_tls_is_verified_checked_and_asked() {
         (
             "check=tcp",
             &[],
-            "give --server-ca, or --server-verify none",
+            "tls=1 needs --server-ca, or --server-verify none",
         ),
     ] {
         let outer = start(keys, flags);
-        outer.wait_for(&[("s1", "up")]);
+        outer.wait_for(&[("s1", "down")]);
+        outer.process.says("why there is no TLS", |line| {
+            let down = line.contains("s1 is DOWN, reason: Layer6 invalid response");
+            (down && line.contains(hint)).then_some(())
+        });
         let asked = origin.seen().len();
         assert_eq!(outer.connect().get(&[]).unwrap().status, 503);
-        outer.process.says("why there is no TLS", |line| {
-            (line.contains("no TLS with server s1") && line.contains(hint)).then_some(())
-        });
         assert_eq!(origin.seen().len(), asked);
     }
+
+    // Who has no check is asked, and the line says why that fails.
+    let outer = start("check=off", &[]);
+    assert_eq!(outer.connect().get(&[]).unwrap().status, 503);
+    outer.process.says("why there is no TLS", |line| {
+        let why = "tls=1 needs --server-ca";
+        (line.contains("no TLS with server s1") && line.contains(why)).then_some(())
+    });
+
+    let outer = start("check=tcp", &["--server-ca", &ca]);
+    let passed = eventually("a check has passed", || {
+        let csv = String::from_utf8(outer.stats("/;csv").body).unwrap();
+        csv.contains(",L6OK,").then_some(csv)
+    });
+    assert!(passed.contains("Layer6 check passed"), "{passed}");
 
     let outer = start("check=http:HEAD:/", &["--server-ca", &strange]);
     outer.process.says("the check says what is wrong", |line| {
@@ -463,9 +479,21 @@ fn what_is_wrong_with_a_certificate_is_one_line_at_start() {
     site.folder.write("wrong.crt", &one.chain);
     site.folder.write("wrong.key", &other.key);
     site.folder.write("lonely.crt", &one.chain);
+    site.folder.write("bare.key", &one.key);
+    site.folder
+        .write("request.pem", "-----BEGIN CERTIFICATE REQUEST-----\n");
+    site.folder.write("other.crt", &one.chain);
+    site.folder.write("other.key", &other.chain);
     for (name, hint) in [
         ("wrong.crt", "wrong.key does not fit the certificate in "),
         ("lonely.crt", "lonely.crt has no private key"),
+        ("bare.key", "bare.key has a private key and no certificate"),
+        (
+            "request.pem",
+            "request.pem but a CERTIFICATE REQUEST: expected PEM",
+        ),
+        ("other.crt", "no key in "),
+        ("other.crt", "other.key but a certificate: expected PEM"),
         ("absent.pem", "absent.pem: No such file"),
     ] {
         let args = [

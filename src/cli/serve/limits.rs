@@ -16,10 +16,12 @@ pub(super) struct LimitArgs {
     /// Client connections at a time; more wait until one closes [default: half
     /// of the file limit, less what the process needs itself]
     #[arg(long, value_name = "N", env = "TIDINGS_MAXCONN")]
+    #[arg(value_parser = limit, allow_negative_numbers = true)]
     pub(super) maxconn: Option<NonZeroU32>,
     /// Client connections at a time of one source, an IPv4 address or an IPv6
     /// /64; more are closed [default: any number]
     #[arg(long, value_name = "N", env = "TIDINGS_MAXCONN_PER_SOURCE")]
+    #[arg(value_parser = limit, allow_negative_numbers = true)]
     pub(super) maxconn_per_source: Option<NonZeroU32>,
     /// Requests a second of one source, and how many at once [default BURST: N];
     /// more get 429 [default: any number]
@@ -28,6 +30,7 @@ pub(super) struct LimitArgs {
     /// Requests at a time that a server takes if it says nothing else; more wait
     /// [default: any number]
     #[arg(long, value_name = "N", env = "TIDINGS_SERVER_MAXCONN")]
+    #[arg(value_parser = limit, allow_negative_numbers = true)]
     pub(super) server_maxconn: Option<NonZeroU32>,
     /// Requests that wait in each queue, a server's own for its users and one
     /// for everyone else, at the most; more get 503
@@ -69,6 +72,11 @@ impl LimitArgs {
             places: Places::new(self.maxqueue),
         })
     }
+}
+
+fn limit(text: &str) -> Result<NonZeroU32, &'static str> {
+    let expected = "expected a number of 1 or more; leave the flag out for its default";
+    text.parse().map_err(|_| expected)
 }
 
 impl FromStr for Rate {

@@ -168,6 +168,13 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// Whether what is said fits together; an error is a line.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.admin_addresses()?;
+        self.settings()?;
+        self.static_servers().map(drop)
+    }
+
     /// The service whose servers are used.
     pub fn service(&self) -> &Name {
         &self.servers.service
@@ -191,6 +198,11 @@ impl ServeArgs {
     /// Requests that a server takes at a time if it says nothing else.
     pub fn server_maxconn(&self) -> Option<NonZeroU32> {
         self.limits.server_maxconn
+    }
+
+    /// How long a server warms up if it says nothing else.
+    pub fn slowstart(&self) -> Option<Duration> {
+        self.servers.slowstart.0
     }
 
     /// Requests that wait in a queue, at the most.
@@ -426,6 +438,15 @@ mod tests {
     }
 
     #[test]
+    fn no_server_warms_up_unless_it_is_asked_for_and_one_may_say_otherwise() {
+        assert_eq!(parse(&[]).unwrap().slowstart(), None);
+        let flags = ["--slowstart", "20s", "--server", "s1=a:1,slowstart=5s"];
+        let args = parse(&flags).unwrap();
+        assert_eq!(args.slowstart(), Some(Duration::from_secs(20)));
+        assert_eq!(args.static_servers().unwrap()[0].tags["slowstart"], "5s");
+    }
+
+    #[test]
     fn the_runtime_api_can_be_switched_off() {
         let of = |flags: &[&str]| parse(flags).unwrap().admin_addresses().map(|all| all.len());
         assert_eq!(of(&["--admin", "off"]), Ok(0));
@@ -491,7 +512,12 @@ mod tests {
             ("--server", "s1=a:1,wieght=3", "unknown key \"wieght\""),
             ("--server", "s1=a:1,maxconn=x", "0 for as many as come"),
             ("--rate-limit", "20/s", "such as 20 or 20:100"),
-            ("--maxconn", "0", "non-zero"),
+            ("--maxconn", "0", "of 1 or more"),
+            ("--maxconn-per-source", "-1", "of 1 or more"),
+            ("--server-maxconn", "many", "of 1 or more"),
+            ("--fall", "0", "from 1 to 65535"),
+            ("--slowstart", "10", "such as 10s"),
+            ("--server", "s1=a:1,slowstart=0s", "slowstart=0s: expected"),
             ("--check", "http", "such as http:GET:/health"),
             ("--check", "http:get:/", "such as http:GET:/health"),
             ("--cookie", "a b", "such as SERVERID"),

@@ -13,6 +13,7 @@ use crate::{
         server::Check,
         state::{CheckPlan, StaticServer},
         transport::Transport,
+        warm_up::{SLOWSTART, slowstart},
     },
 };
 
@@ -27,8 +28,8 @@ pub(super) struct ServerArgs {
         env = "TIDINGS_SERVICE"
     )]
     pub(super) service: Name,
-    /// Server without an agent; repeatable. Keys: weight, maxconn, check, check-interval, rise,
-    /// fall, tls, sni, proto, send-proxy
+    /// Server without an agent; repeatable. Keys: weight, maxconn, slowstart, check,
+    /// check-interval, rise, fall, tls, sni, proto, send-proxy
     #[arg(
         long,
         value_name = "NAME=HOST:PORT[,KEY=VALUE…]",
@@ -55,10 +56,33 @@ pub(super) struct ServerArgs {
     pub(super) check_interval: Duration,
     /// Good checks in a row that bring a server up
     #[arg(long, value_name = "N", default_value = "2", env = "TIDINGS_RISE")]
+    #[arg(value_parser = count)]
     pub(super) rise: NonZeroU16,
     /// Failed checks in a row that take a server down
     #[arg(long, value_name = "N", default_value = "3", env = "TIDINGS_FALL")]
+    #[arg(value_parser = count)]
     pub(super) fall: NonZeroU16,
+    /// How long a server that comes up gets a growing share, until it has all
+    /// of it: it has crashed, was taken out, or is new beside others
+    #[arg(
+        long,
+        value_name = "TIME|off",
+        default_value = "off",
+        env = "TIDINGS_SLOWSTART"
+    )]
+    pub(super) slowstart: SlowstartArg,
+}
+
+/// A time or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SlowstartArg(pub(super) Option<Duration>);
+
+impl FromStr for SlowstartArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        slowstart(text).map(Self)
+    }
 }
 
 /// `tcp`, `http:METHOD:PATH` or `off`.
@@ -148,6 +172,10 @@ impl ServerArg {
                 })?;
                 self.tags.insert(key.to_owned(), limit.to_string());
             }
+            SLOWSTART => {
+                slowstart(value).map_err(wrong)?;
+                self.tags.insert(key.to_owned(), value.to_owned());
+            }
             "rise" => self.rise = Some(count(value).map_err(wrong)?),
             "fall" => self.fall = Some(count(value).map_err(wrong)?),
             _ if Transport::TAGS.contains(&key) => {
@@ -156,8 +184,8 @@ impl ServerArg {
                 self.tags.extend(tag);
             }
             _ => {
-                let known = "weight, maxconn, check, check-interval, rise, fall, tls, sni, \
-                             proto and send-proxy";
+                let known = "weight, maxconn, slowstart, check, check-interval, rise, fall, tls, \
+                             sni, proto and send-proxy";
                 return Err(format!("unknown key {key:?}: a server has {known}"));
             }
         }

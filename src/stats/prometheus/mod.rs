@@ -373,6 +373,7 @@ mod tests {
             L4Ok,
             L4Timeout,
             L4Connection,
+            L6Ok,
             L6Timeout,
             L6Response,
             L7Ok,
