@@ -234,9 +234,11 @@ impl Attempts<'_> {
         }
         match failure.kind {
             FailureKind::Refused => self.worker.report(server, Fault::Refused),
-            FailureKind::Broken => self.worker.report(server, Fault::Broken),
+            // A look shows whether it is so for everybody.
+            FailureKind::Broken | FailureKind::Handshake => {
+                self.worker.report(server, Fault::Broken);
+            }
             FailureKind::ConnectTimeout
-            | FailureKind::Handshake
             | FailureKind::Exhausted
             | FailureKind::Malformed
             | FailureKind::ResponseTimeout
