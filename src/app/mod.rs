@@ -1,11 +1,14 @@
 //! The load balancer as a process: binds everything, builds the parts, wires
 //! them, and takes them down in order. The only place that knows all parts.
 
+mod cluster;
+mod sockets;
+
 use std::{
-    fmt, io,
-    net::{SocketAddr, TcpListener},
+    io,
+    net::TcpListener,
     process::ExitCode,
-    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     thread::JoinHandle,
     time::Duration,
 };
@@ -16,17 +19,21 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
+pub use self::sockets::busy;
+use self::{
+    cluster::{Gossip, declare, join_cluster, list_members},
+    sockets::{Addresses, Sockets},
+};
 use crate::{
-    admin::{self, Address, Declare, Listener},
+    admin,
     cli::serve::ServeArgs,
     counters::{Counter, Totals, unix_seconds},
     gossip, health, host, keys,
-    membership::{MemberEvent, Meta, Name, Role},
-    net,
+    membership::{Meta, Name, Role},
     pool::{Input, Reader, Writer, state::State},
-    proxy::{self, AccessLog, Format, Names, Scheme, Seat, Shared},
+    proxy::{self, AccessLog, Format, Names, Seat, Shared},
     stats,
     syslog::Syslog,
     tls,
@@ -39,13 +46,6 @@ pub const FRONTEND: &str = "localnodes";
 /// it, before connections are refused: whoever asks has a chance to look
 /// elsewhere, and no request is on its way when a connection is closed.
 const NOTICE: Duration = Duration::from_millis(200);
-
-/// Member events on their way to the pool. Gossip keeps what does not fit.
-const MEMBER_EVENTS: usize = 256;
-
-/// Our part in gossip. It begins when our own address is known, which may be
-/// later than everything else.
-type Gossip = Arc<OnceLock<gossip::Handle>>;
 
 /// Runs the load balancer until it is told to end.
 pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<ExitCode> {
@@ -164,108 +164,6 @@ async fn end(threads: impl Iterator<Item = JoinHandle<()>>, gossip: &Gossip) {
     info!("ended");
 }
 
-/// One line for an address that cannot be bound.
-pub fn busy(flag: &str, addr: impl fmt::Display, err: &io::Error) -> anyhow::Error {
-    let hint = match err.kind() {
-        io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need privilege: choose another, such as 8080"
-        }
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-        _ => "choose another address",
-    };
-    anyhow!("{flag} {addr} cannot be used: {err}; {hint}")
-}
-
-/// Everything that listens.
-struct Sockets {
-    /// Each worker's own.
-    http: Vec<Vec<proxy::Listener>>,
-    stats: TcpListener,
-    admin: Vec<Listener>,
-    gossip: gossip::Sockets,
-}
-
-/// Where it listens: with port 0 the kernel chose.
-struct Addresses {
-    http: Vec<(SocketAddr, Scheme)>,
-    stats: SocketAddr,
-    gossip: SocketAddr,
-    admin: Vec<Address>,
-}
-
-impl Sockets {
-    fn bind(args: &ServeArgs, workers: usize) -> anyhow::Result<Self> {
-        let busy_at = |flag, addr| move |err: io::Error| busy(flag, addr, &err);
-        let plain = args.http.iter().map(|addr| (*addr, Scheme::Http));
-        let over_tls = args.https().iter().map(|addr| (*addr, Scheme::Https));
-        let http: Vec<_> = plain.chain(over_tls).collect();
-        let http = proxy::bind(&http, workers).map_err(|((addr, scheme), err)| {
-            let flag = match scheme {
-                Scheme::Http => "--http",
-                Scheme::Https => "--https",
-            };
-            busy(flag, addr, &err)
-        });
-        Ok(Self {
-            http: http?,
-            admin: args
-                .admin_addresses()
-                .map_err(|why| anyhow!(why))?
-                .into_iter()
-                .map(|addr| Listener::bind(addr).map_err(|err| busy("--admin", addr, &err)))
-                .collect::<anyhow::Result<_>>()?,
-            stats: net::bind_alone(args.stats).map_err(busy_at("--stats", args.stats))?,
-            gossip: gossip::Sockets::bind(args.gossip).map_err(busy_at("--gossip", args.gossip))?,
-        })
-    }
-
-    fn addresses(&self) -> io::Result<Addresses> {
-        let first = self.http.first().into_iter().flatten();
-        Ok(Addresses {
-            http: first
-                .map(|listener| Ok((listener.socket.local_addr()?, listener.scheme)))
-                .collect::<io::Result<_>>()?,
-            stats: self.stats.local_addr()?,
-            gossip: self.gossip.local_addr()?,
-            admin: self
-                .admin
-                .iter()
-                .map(Listener::address)
-                .collect::<io::Result<_>>()?,
-        })
-    }
-}
-
-impl Addresses {
-    fn count(&self) -> usize {
-        // Statistics and gossip have one each.
-        self.http.len() + self.admin.len() + 2
-    }
-}
-
-impl fmt::Display for Addresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("takes requests on")?;
-        for (addr, scheme) in &self.http {
-            match scheme {
-                Scheme::Http => write!(f, " http://{addr}/")?,
-                Scheme::Https => write!(f, " https://{addr}/")?,
-            }
-        }
-        let Self { stats, gossip, .. } = self;
-        write!(
-            f,
-            ", shows itself on http://{stats}/, gossips on {gossip} and "
-        )?;
-        if self.admin.is_empty() {
-            return f.write_str("takes no commands");
-        }
-        f.write_str("is steered on")?;
-        self.admin.iter().try_for_each(|addr| write!(f, " {addr}"))
-    }
-}
-
 /// How much is let in, and the figures that it counts into.
 fn limits(args: &ServeArgs) -> anyhow::Result<(proxy::Limits, Arc<Totals>)> {
     let totals = Arc::<Totals>::default();
@@ -317,47 +215,6 @@ fn figures(
         .chain(stats::worker_figures(seated))
         .chain(tls.into_iter().flat_map(stats::handshake_figures))
         .collect()
-}
-
-/// Takes part in gossip as soon as our own address is known; requests do not
-/// wait for that.
-async fn join_cluster(
-    args: ServeArgs,
-    mut settings: gossip::Settings,
-    sockets: gossip::Sockets,
-    inputs: mpsc::Sender<Input>,
-    gossip: Gossip,
-) {
-    settings.advertise = advertised(&args).await;
-    let (sender, mut events) = mpsc::channel::<MemberEvent>(MEMBER_EVENTS);
-    let handle = match gossip::spawn(sockets, settings, sender) {
-        Ok(handle) => gossip.get_or_init(|| handle),
-        Err(err) => {
-            error!("gossip cannot start, so no server can join: {err}; see --advertise");
-            return;
-        }
-    };
-    info!("known to the cluster as {}", handle.local().addr);
-    tokio::spawn(keys::follow(args.gossip_args, handle.clone()));
-    while let Some(event) = events.recv().await {
-        if let MemberEvent::Up(member) = &event
-            && member.meta.role == Role::Balancer
-        {
-            info!("balancer {} is up at {}", member.meta.name, member.id.addr);
-        }
-        if inputs.send(Input::Member(event)).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Where others reach our gossip. Port 0 stands for the one it is bound to.
-async fn advertised(args: &ServeArgs) -> SocketAddr {
-    match args.advertise {
-        Some(addr) => SocketAddr::new(addr.ip, addr.port.unwrap_or(0)),
-        None if !args.gossip.ip().is_unspecified() => SocketAddr::new(args.gossip.ip(), 0),
-        None => SocketAddr::new(gossip::local_address(&args.join).await, 0),
-    }
 }
 
 fn start_log(
@@ -429,22 +286,4 @@ fn process(node: &Name, workers: usize, addresses: &Addresses) -> stats::Process
 
 fn accepts(control: proxy::Control) -> stats::Accepts {
     Box::new(move || control.is_accepting())
-}
-
-fn list_members(gossip: Gossip) -> stats::Members {
-    Box::new(move || {
-        gossip
-            .get()
-            .map_or_else(Arc::default, gossip::Handle::members)
-    })
-}
-
-/// Hands what operators want to gossip, which keeps it, tells it to the other
-/// balancers, and brings it to the pool here as theirs.
-fn declare(gossip: Gossip) -> Declare {
-    Box::new(move |service, server, wish| match gossip.get() {
-        None => Err("Gossip has not started yet.".to_owned()),
-        Some(handle) if handle.declare(service.clone(), server.clone(), wish) => Ok(()),
-        Some(_) => Err("Gossip does not take it: the load balancer is ending.".to_owned()),
-    })
 }
