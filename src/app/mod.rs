@@ -2,11 +2,11 @@
 //! them, and takes them down in order. The only place that knows all parts.
 
 mod cluster;
+mod desks;
 mod sockets;
 
 use std::{
     io,
-    net::TcpListener,
     process::ExitCode,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::JoinHandle,
@@ -23,17 +23,17 @@ use tracing::info;
 
 pub use self::sockets::busy;
 use self::{
-    cluster::{Gossip, declare, join_cluster, list_members},
+    cluster::Cluster,
+    desks::Desks,
     sockets::{Addresses, Sockets},
 };
 use crate::{
-    admin,
     cli::serve::ServeArgs,
     counters::{Counter, Totals, unix_seconds},
-    gossip, health, host, keys,
-    membership::{Meta, Name, Role},
+    health, host,
+    membership::Name,
     pool::{Input, Reader, Writer, state::State},
-    proxy::{self, AccessLog, Format, Names, Seat, Shared},
+    proxy::{self, AccessLog, Names, Seat, Shared},
     stats,
     syslog::Syslog,
     tls,
@@ -57,125 +57,85 @@ pub async fn run(args: ServeArgs, syslog: Option<Syslog>) -> anyhow::Result<Exit
         None => host::name().await,
     };
     let workers = args.workers.map_or_else(host::cores, |n| n.get().into());
-    let (tls, connector) = start_tls(&args)?;
+    let tls = start_tls(&args)?;
     let settings = args.settings().map_err(|why| anyhow!(why))?;
     // All sockets first: a port in use is an error at start, not later.
     let sockets = Sockets::bind(&args, workers)?;
     let addresses = sockets.addresses()?;
 
-    let (inputs, pool) = start_pool(&args, &connector)?;
-    let keyring = keys::keyring(&args.gossip_args)?;
-    let keyed = !keyring.is_plain();
-    let gossip = Gossip::default();
-    let in_cluster = gossip::Settings {
-        advertise: args.gossip,
-        found: args.advertise.is_none() && args.gossip.ip().is_unspecified(),
-        cluster: args.gossip_args.cluster.clone(),
-        keyring,
-        admission: args.gossip_args.admission(),
-        seeds: args.join.clone(),
-        meta: Meta {
-            name: node.clone(),
-            role: Role::Balancer,
-        },
+    let pool = start_pool(&args, &tls.connector)?;
+    let cluster = Cluster::join(&args, &node, sockets.gossip, pool.inputs.clone())?;
+    let log = Log::start(&args, &settings, syslog.as_ref())?;
+    let shared = share(&args, settings, pool, tls, log.lines)?;
+    let (seated, seats) = proxy::Workers::new(workers);
+    let desks = Desks {
+        args: &args,
+        process: process(&node, workers, &addresses),
+        cluster: &cluster,
+        shared: &shared,
+        seated: &seated,
+        log_lines_dropped: log.dropped,
     };
-    let members = inputs.clone();
-    tokio::spawn(join_cluster(
-        args.clone(),
-        in_cluster,
-        sockets.gossip,
-        members,
-        gossip.clone(),
-    ));
+    let _socket_files = desks.open(sockets.stats, sockets.admin)?;
+    let workers = start_workers(seats, sockets.http, &shared)?;
 
-    let (limits, totals) = limits(&args)?;
-    let log_dropped = syslog.as_ref().map(Syslog::dropped).unwrap_or_default();
-    let format = args.access_log.format();
-    let (access_log, log_writer) = start_log(format, &settings, syslog.as_ref(), &log_dropped)?;
-    let shared = Shared {
+    info!("tidings {} {addresses}", env!("CARGO_PKG_VERSION"));
+    host::told_to_end().await;
+    stop_taking(shared).await;
+    end(workers.into_iter().chain(log.writer), &cluster).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says that the end is near, and a moment later closes the listeners. What is
+/// open is finished. The log ends with the last of its senders, of which
+/// `shared` has one.
+async fn stop_taking(shared: Shared) {
+    info!("told to end: taking no new connections, finishing what is open");
+    shared.ending.store(true, Relaxed);
+    sleep(NOTICE).await;
+    shared.draining.cancel();
+}
+
+/// Waits for the last request and its line in the log, then says goodbye.
+async fn end(threads: impl Iterator<Item = JoinHandle<()>>, cluster: &Cluster) {
+    join(threads).await;
+    cluster.leave().await;
+    info!("ended");
+}
+
+/// What all workers share: what they are told, read and count.
+fn share(
+    args: &ServeArgs,
+    settings: proxy::Settings,
+    pool: Pool,
+    tls: Tls,
+    access_log: Option<AccessLog>,
+) -> anyhow::Result<Shared> {
+    let totals = Arc::<Totals>::default();
+    let limits = args.limits(host::max_connections(), Arc::clone(&totals));
+    Ok(Shared {
         settings: Arc::new(settings),
-        pool,
-        inputs,
+        pool: pool.reader,
+        inputs: pool.inputs,
         totals,
         access_log,
         ending: Arc::default(),
         draining: CancellationToken::new(),
         control: proxy::Control::default(),
-        limits,
-        tls: tls.clone(),
-        connector,
-    };
-    let (seated, seats) = proxy::Workers::new(workers);
-    let ending = Arc::clone(&shared.ending);
-    let source = Arc::new(stats::Source {
-        pool: shared.pool.clone(),
-        totals: Arc::clone(&shared.totals),
-        service: args.service().clone(),
-        balance: shared.settings.balance.as_str(),
-        cookie: shared.settings.cookie.clone(),
-        admission: Arc::clone(&shared.limits.admission),
-        maxqueue: args.maxqueue(),
-        process: process(&node, workers, &addresses),
-        members: list_members(gossip.clone()),
-        figures: figures(&gossip, &seated, tls.as_ref()),
-        figures_of_the_moment: tls.into_iter().map(stats::certificate_figures).collect(),
-        gossip_keyed: keyed,
-        history: stats::History::default(),
-        log_lines_dropped: log_dropped,
-        draining: Arc::clone(&ending),
-        accepts: accepts(shared.control.clone()),
-        declare: args.stats_admin.then(|| declare(gossip.clone())),
-        auth: args
-            .stats_auth
-            .clone()
-            .map(|auth| (auth.user, auth.password)),
-    });
-    start_statistics(sockets.stats, Arc::clone(&source))?;
-    let declare = declare(gossip.clone());
-    let controls = Arc::new(admin::Controls {
-        source,
-        declare,
-        inputs: shared.inputs.clone(),
-        workers: shared.control.clone(),
-    });
-    let _socket_files = admin::start(sockets.admin, args.admin_level, &controls)?;
-
-    let draining = shared.draining.clone();
-    let workers = start_workers(seats, sockets.http, &shared)?;
-    // The log ends with the last of its senders.
-    drop(shared);
-    info!("tidings {} {addresses}", env!("CARGO_PKG_VERSION"));
-    host::told_to_end().await;
-
-    info!("told to end: taking no new connections, finishing what is open");
-    ending.store(true, Relaxed);
-    sleep(NOTICE).await;
-    draining.cancel();
-    end(workers.into_iter().chain(log_writer), &gossip).await;
-    Ok(ExitCode::SUCCESS)
+        limits: limits.map_err(|why| anyhow!(why))?,
+        tls: tls.server,
+        connector: tls.connector,
+    })
 }
 
-/// Waits for the last request and its line in the log, then says goodbye.
-async fn end(threads: impl Iterator<Item = JoinHandle<()>>, gossip: &Gossip) {
-    join(threads).await;
-    if let Some(gossip) = gossip.get() {
-        gossip.leave().await;
-    }
-    info!("ended");
-}
-
-/// How much is let in, and the figures that it counts into.
-fn limits(args: &ServeArgs) -> anyhow::Result<(proxy::Limits, Arc<Totals>)> {
-    let totals = Arc::<Totals>::default();
-    let limits = args.limits(host::max_connections(), Arc::clone(&totals));
-    Ok((limits.map_err(|why| anyhow!(why))?, totals))
+/// The pool: where it is told what happens, and where it is read.
+struct Pool {
+    inputs: mpsc::Sender<Input>,
+    reader: Reader,
 }
 
 /// Starts the pool's writer and what feeds it from here: probes and names.
-fn start_pool(
-    args: &ServeArgs,
-    connector: &tls::Connector,
-) -> anyhow::Result<(mpsc::Sender<Input>, Reader)> {
+fn start_pool(args: &ServeArgs, connector: &tls::Connector) -> anyhow::Result<Pool> {
     let servers = args.static_servers().map_err(|why| anyhow!(why))?;
     let targets: Vec<(Name, String)> = servers
         .iter()
@@ -184,66 +144,76 @@ fn start_pool(
     let now = Instant::now();
     let state = State::new(args.service().clone(), servers, now);
     let state = state.with_server_maxconn(args.server_maxconn(), now);
-    let (writer, inputs, pool) = Writer::new(args.service().to_string(), state);
+    let (writer, inputs, reader) = Writer::new(args.service().to_string(), state);
     tokio::spawn(writer.run());
-    tokio::spawn(health::run(pool.clone(), inputs.clone(), connector.clone()));
+    tokio::spawn(health::run(
+        reader.clone(),
+        inputs.clone(),
+        connector.clone(),
+    ));
     tokio::spawn(health::resolve::run(targets, inputs.clone()));
-    Ok((inputs, pool))
+    Ok(Pool { inputs, reader })
 }
 
-/// Reads certificates, and follows them in their files: what takes handshakes,
-/// if there are to be any, and what makes connections over TLS to servers.
-fn start_tls(args: &ServeArgs) -> anyhow::Result<(Option<Arc<tls::Server>>, tls::Connector)> {
-    let tls = args.tls().map(tls::Server::new).transpose();
-    let tls = tls.map_err(|why| anyhow!(why))?;
-    if let Some(tls) = &tls {
-        tokio::spawn(Arc::clone(tls).follow());
+/// TLS on both sides.
+struct Tls {
+    /// Takes handshakes, if there are to be any.
+    server: Option<Arc<tls::Server>>,
+    /// Makes connections to servers.
+    connector: tls::Connector,
+}
+
+/// Reads certificates, and follows them in their files.
+fn start_tls(args: &ServeArgs) -> anyhow::Result<Tls> {
+    let server = args.tls().map(tls::Server::new).transpose();
+    let server = server.map_err(|why| anyhow!(why))?;
+    if let Some(server) = &server {
+        tokio::spawn(Arc::clone(server).follow());
     }
     let connector = args.connector().map_err(|why| anyhow!(why))?;
     tokio::spawn(connector.clone().follow());
-    Ok((tls, connector))
+    Ok(Tls { server, connector })
 }
 
-/// What parts of the process count that are none of the statistics'.
-fn figures(
-    gossip: &Gossip,
-    seated: &proxy::Workers,
-    tls: Option<&Arc<tls::Server>>,
-) -> Vec<stats::Figure> {
-    stats::gossip_figures(gossip)
-        .into_iter()
-        .chain(stats::worker_figures(seated))
-        .chain(tls.into_iter().flat_map(stats::handshake_figures))
-        .collect()
+/// The access log.
+struct Log {
+    /// Where lines go in; `None` where none are wanted.
+    lines: Option<AccessLog>,
+    /// The thread that writes them, until the last sender is gone.
+    writer: Option<JoinHandle<()>>,
+    /// Lines that found no room, those of syslog included.
+    dropped: Arc<Counter>,
 }
 
-fn start_log(
-    format: Option<Format>,
-    settings: &proxy::Settings,
-    syslog: Option<&Syslog>,
-    dropped: &Arc<Counter>,
-) -> anyhow::Result<(Option<AccessLog>, Option<JoinHandle<()>>)> {
-    let Some(format) = format else {
-        return Ok((None, None));
-    };
-    let names = Names {
-        frontend: settings.frontend.clone(),
-        backend: settings.backend.clone(),
-    };
-    let dropped = Arc::clone(dropped);
-    let started = match syslog {
-        Some(syslog) => AccessLog::to_syslog(format, names, syslog, dropped),
-        None => AccessLog::to_stdout(format, names, dropped),
-    };
-    let (log, writer) = started.context("cannot start the access log's thread")?;
-    Ok((Some(log), Some(writer)))
-}
-
-fn start_statistics(listener: TcpListener, source: Arc<stats::Source>) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    tokio::spawn(stats::sample(Arc::clone(&source)));
-    tokio::spawn(stats::run(listener, source, std::future::pending()));
-    Ok(())
+impl Log {
+    fn start(
+        args: &ServeArgs,
+        settings: &proxy::Settings,
+        syslog: Option<&Syslog>,
+    ) -> anyhow::Result<Self> {
+        let dropped = syslog.map(Syslog::dropped).unwrap_or_default();
+        let Some(format) = args.access_log.format() else {
+            return Ok(Self {
+                lines: None,
+                writer: None,
+                dropped,
+            });
+        };
+        let names = Names {
+            frontend: settings.frontend.clone(),
+            backend: settings.backend.clone(),
+        };
+        let started = match syslog {
+            Some(syslog) => AccessLog::to_syslog(format, names, syslog, Arc::clone(&dropped)),
+            None => AccessLog::to_stdout(format, names, Arc::clone(&dropped)),
+        };
+        let (lines, writer) = started.context("cannot start the access log's thread")?;
+        Ok(Self {
+            lines: Some(lines),
+            writer: Some(writer),
+            dropped,
+        })
+    }
 }
 
 fn start_workers(
@@ -282,8 +252,4 @@ fn process(node: &Name, workers: usize, addresses: &Addresses) -> stats::Process
         http: addresses.http.iter().map(|(addr, _)| *addr).collect(),
         listeners: addresses.count(),
     }
-}
-
-fn accepts(control: proxy::Control) -> stats::Accepts {
-    Box::new(move || control.is_accepting())
 }
