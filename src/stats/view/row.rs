@@ -11,13 +11,14 @@ use crate::{
 };
 
 /// What a row is about; the numbers are CSV's `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Kind {
     /// What clients connect to.
     Frontend = 0,
     /// All servers together.
     Backend = 1,
     /// One server.
+    #[default]
     Server = 2,
 }
 
@@ -45,8 +46,8 @@ impl Compressed {
     }
 }
 
-/// One row.
-#[derive(Debug, Clone)]
+/// One row. The default says nothing but zero of what every row has.
+#[derive(Debug, Clone, Default)]
 pub struct StatRow {
     /// What it is about.
     pub kind: Kind,

@@ -8,7 +8,7 @@ use crate::pool::{
 };
 
 /// How a row is doing, in `HAProxy`'s terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RowStatus {
     /// The frontend accepts connections.
     Open,
@@ -31,6 +31,7 @@ pub enum RowStatus {
     /// Taken out by an operator.
     Maint,
     /// In use, and nobody checks it.
+    #[default]
     NoCheck,
 }
 
