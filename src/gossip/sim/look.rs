@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{CALM, Sim, addr, number};
-use crate::membership::{MemberEvent, MemberId, MemberState, Phase, Role};
+use crate::membership::{MemberEvent, MemberId, Phase, Role};
 
 impl Sim {
     /// What must hold after every run, once the network is whole again and
@@ -27,18 +27,21 @@ impl Sim {
 
     /// The members that a node takes to be there.
     pub(super) fn known(&self, node: usize) -> BTreeSet<usize> {
-        self.nodes[&node]
-            .core
-            .view()
-            .iter()
-            .filter(|row| matches!(row.state, MemberState::Alive | MemberState::Suspect))
-            .filter_map(|row| number(row.id.addr))
-            .collect()
+        self.there(node).collect()
     }
 
+    fn there(&self, node: usize) -> impl Iterator<Item = usize> {
+        self.nodes[&node].core.there().filter_map(number)
+    }
+
+    /// Asked after every packet, so it collects nothing: members are known in
+    /// the order of their addresses, this node first.
     pub(super) fn all_know_all(&self) -> bool {
-        let all: BTreeSet<_> = self.nodes.keys().copied().collect();
-        self.nodes.keys().all(|node| self.known(*node) == all)
+        self.nodes.keys().all(|node| {
+            let others = self.nodes.keys().filter(|other| *other != node);
+            self.there(*node)
+                .eq(std::iter::once(node).chain(others).copied())
+        })
     }
 
     pub(super) fn phase_of(&self, of: usize, at: usize) -> Option<Phase> {
