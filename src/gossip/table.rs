@@ -115,6 +115,13 @@ impl Table {
             .map(|row| &row.id)
     }
 
+    /// The addresses of those that are there, in their order.
+    #[cfg(test)]
+    pub(super) fn active(&self) -> impl Iterator<Item = SocketAddr> {
+        let active = self.rows.iter().filter(|(_, row)| !gone(row.state));
+        active.map(|(addr, _)| *addr)
+    }
+
     pub(super) fn is_active(&self, addr: SocketAddr) -> bool {
         self.rows.get(&addr).is_some_and(|row| !gone(row.state))
     }

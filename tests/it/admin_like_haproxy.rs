@@ -8,64 +8,55 @@ use std::{
     collections::HashMap,
     fs,
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr},
     os::unix::net::UnixStream,
     path::PathBuf,
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use super::{
     admin::ask,
-    support::{announce, cluster::Balancer, eventually, free_port},
+    support::{
+        cluster::Balancer,
+        eventually, free_port,
+        haproxy::{self, HaProxy},
+        own_address,
+    },
 };
 
 /// A HAProxy with the same frontend, backend and servers as the balancer.
-struct HaProxy {
-    child: Child,
-    dir: PathBuf,
+struct Theirs {
+    _process: HaProxy,
+    socket: PathBuf,
 }
 
-impl HaProxy {
+impl Theirs {
     fn start(test: &str) -> Option<Self> {
-        let there = Command::new("haproxy").arg("-v").output().is_ok();
-        if !there {
-            announce(&format!(
-                "SKIPPED: {test} because there is no haproxy to compare with"
-            ));
+        if !haproxy::is_installed(test) {
             return None;
         }
-        let dir = std::env::temp_dir().join(format!("tidings-{test}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let ports = [(); 2].map(|()| free_port(IpAddr::V4(Ipv4Addr::LOCALHOST)).port());
-        let config = format!(
-            "global\n stats socket {}/sock mode 600 level admin\n\
+        let name = format!("tidings-{test}-{}.sock", std::process::id());
+        let socket = std::env::temp_dir().join(name);
+        let process = HaProxy::start(&format!(
+            "global\n stats socket {} mode 600 level admin\n\
              defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n\
-             listen stats\n bind 127.0.0.1:{}\n stats enable\n\
-             frontend localnodes\n bind 127.0.0.1:{}\n default_backend nodes\n\
+             listen stats\n bind {}\n stats enable\n\
+             frontend localnodes\n bind BIND\n default_backend nodes\n\
              backend nodes\n balance roundrobin\n server s1 127.0.0.1:1\n \
              server s2 127.0.0.1:2 weight 10\n",
-            dir.display(),
-            ports[0],
-            ports[1],
-        );
-        fs::write(dir.join("cfg"), config).unwrap();
-        let child = Command::new("haproxy")
-            .args(["-db", "-f"])
-            .arg(dir.join("cfg"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let haproxy = Self { child, dir };
+            socket.display(),
+            free_port(own_address()),
+        ));
         eventually("HAProxy takes commands", || {
-            UnixStream::connect(haproxy.dir.join("sock")).ok()
+            UnixStream::connect(&socket).ok()
         });
-        Some(haproxy)
+        Some(Self {
+            _process: process,
+            socket,
+        })
     }
 
     fn ask(&self, line: &str) -> String {
-        let mut stream = UnixStream::connect(self.dir.join("sock")).unwrap();
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
@@ -77,11 +68,9 @@ impl HaProxy {
     }
 }
 
-impl Drop for HaProxy {
+impl Drop for Theirs {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        fs::remove_dir_all(&self.dir).ok();
+        fs::remove_file(&self.socket).ok();
     }
 }
 
@@ -93,8 +82,8 @@ const SERVERS: [&str; 4] = [
     "s2=127.0.0.1:2,check=off,weight=10",
 ];
 
-fn both(test: &str) -> Option<(Balancer, HaProxy)> {
-    Some((Balancer::start(&SERVERS), HaProxy::start(test)?))
+fn both(test: &str) -> Option<(Balancer, Theirs)> {
+    Some((Balancer::start(&SERVERS), Theirs::start(test)?))
 }
 
 /// Lines that both answer with the same bytes, in this order.

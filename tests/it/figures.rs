@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
     net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use super::support::{
@@ -13,6 +13,7 @@ use super::support::{
     client::Client,
     cluster::Balancer,
     eventually, free_port,
+    haproxy::{self, HaProxy},
     origin::{Origin, balancer_over},
 };
 
@@ -84,52 +85,30 @@ fn is_there(tool: &str) -> bool {
     tool.status().is_ok()
 }
 
-/// A real `HAProxy` that ends with the test.
-struct HaProxy(Child);
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-impl HaProxy {
-    fn start(http: SocketAddr, stats: SocketAddr, [checked, unchecked]: [SocketAddr; 2]) -> Self {
-        let config = format!(
-            "global\n maxconn 100\n\
-             defaults\n mode http\n option redispatch\n timeout connect 5s\n \
-             timeout client 5s\n timeout server 5s\n\
-             listen stats\n bind {stats}\n stats enable\n stats uri /\n stats show-legends\n\
-             frontend localnodes\n bind {http}\n default_backend nodes\n\
-             backend nodes\n balance roundrobin\n cookie SERVERID insert indirect nocache\n \
-             option httpchk GET /\n \
-             server s1 {checked} cookie s1 check inter 100 observe layer7\n \
-             server s2 {unchecked} cookie s2\n"
-        );
-        let mut command = Command::new("haproxy");
-        command
-            .args(["-db", "-f", "/dev/stdin"])
-            .stdin(Stdio::piped());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("it was there a moment ago");
-        let mut stdin = child.stdin.take().expect("piped");
-        stdin
-            .write_all(config.as_bytes())
-            .expect("it reads its configuration");
-        Self(child)
-    }
+/// HAProxy before the same servers, and where its statistics are.
+fn start_haproxy([checked, unchecked]: [SocketAddr; 2]) -> (HaProxy, SocketAddr) {
+    let stats = free_port(Ipv4Addr::LOCALHOST.into());
+    let haproxy = HaProxy::start(&format!(
+        "global\n maxconn 100\n\
+         defaults\n mode http\n option redispatch\n timeout connect 5s\n \
+         timeout client 5s\n timeout server 5s\n\
+         listen stats\n bind {stats}\n stats enable\n stats uri /\n stats show-legends\n\
+         frontend localnodes\n bind BIND\n default_backend nodes\n\
+         backend nodes\n balance roundrobin\n cookie SERVERID insert indirect nocache\n \
+         option httpchk GET /\n \
+         server s1 {checked} cookie s1 check inter 100 observe layer7\n \
+         server s2 {unchecked} cookie s2\n"
+    ));
+    (haproxy, stats)
 }
 
 #[test]
 fn csv_fills_the_columns_that_haproxy_fills() {
-    if !is_there("haproxy") {
-        return announce("SKIPPED: csv_fills_the_columns_that_haproxy_fills: no haproxy here");
+    if !haproxy::is_installed("csv_fills_the_columns_that_haproxy_fills") {
+        return;
     }
     let origins = [Origin::saying("one"), Origin::saying("two")];
-    let here = Ipv4Addr::LOCALHOST.into();
-    let (http, stats) = (free_port(here), free_port(here));
-    let _haproxy = HaProxy::start(http, stats, origins.each_ref().map(|origin| origin.addr));
+    let (haproxy, stats) = start_haproxy(origins.each_ref().map(|origin| origin.addr));
     let theirs = || {
         let mut client = Client::connect(stats).ok()?;
         let answer = client.request("GET", "/;csv", &[]).ok()?;
@@ -139,7 +118,7 @@ fn csv_fills_the_columns_that_haproxy_fills() {
         let code = theirs()?.remove("s1")?.remove("check_code")?;
         (!code.is_empty()).then_some(())
     });
-    serve_some(http);
+    serve_some(haproxy.addr);
     let theirs = theirs().unwrap();
     let ours = csv(&in_use(&origins));
     // There is no fullconn; what aggregates say is in Prometheus' series; a

@@ -3,8 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener},
     sync::{Arc, Mutex},
     thread,
 };
@@ -12,12 +11,11 @@ use std::{
 use super::{
     admin::ask,
     support::{
-        announce,
         client::Client,
         cluster::Balancer,
-        eventually, free_port,
+        eventually,
+        haproxy::{self, HaProxy},
         origin::{Origin, Seen, balancer_over, gate, ok},
-        own_address,
     },
 };
 
@@ -468,48 +466,11 @@ fn a_check_says_that_it_is_on_nobodys_behalf() {
 
 // --- HAProxy
 
-struct HaProxy {
-    process: Child,
-    addr: SocketAddr,
-    config: std::path::PathBuf,
-}
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-        std::fs::remove_file(&self.config).ok();
-    }
-}
-
-impl HaProxy {
-    /// Starts one, if there is one: `BIND` in its configuration is its address.
-    fn start(test: &str, config: &str) -> Option<Self> {
-        let version = Command::new("haproxy").arg("-v").output();
-        if !version.is_ok_and(|output| output.status.success()) {
-            announce(&format!("SKIPPED: {test} because haproxy is not installed"));
-            return None;
-        }
-        let addr = free_port(own_address());
-        let path = std::env::temp_dir().join(format!("tidings-haproxy-{addr}.cfg"));
-        let defaults = "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n \
-                        timeout server 5s\n";
-        std::fs::write(
-            &path,
-            format!("{defaults}{config}\n").replace("BIND", &addr.to_string()),
-        )
-        .unwrap();
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&path);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let haproxy = Self {
-            process: process.expect("it was there a moment ago"),
-            addr,
-            config: path,
-        };
-        eventually("HAProxy listens", || TcpStream::connect(addr).ok());
-        Some(haproxy)
-    }
+/// Starts one, if there is one: `BIND` in its configuration is its address.
+fn start_haproxy(test: &str, config: &str) -> Option<HaProxy> {
+    let defaults = "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n \
+                    timeout server 5s\n";
+    haproxy::is_installed(test).then(|| HaProxy::start(&format!("{defaults}{config}\n")))
 }
 
 #[test]
@@ -525,7 +486,7 @@ fn haproxy_in_front_tells_who_its_client_is() {
             "listen in\n bind BIND\n server lb {} {send} check check-send-proxy",
             balancer.http
         );
-        let Some(haproxy) = HaProxy::start("HAProxy in front", &config) else {
+        let Some(haproxy) = start_haproxy("HAProxy in front", &config) else {
             return;
         };
         let mut client = Client::connect(haproxy.addr).unwrap();
@@ -543,7 +504,7 @@ fn haproxy_in_front_tells_who_its_client_is() {
 fn haproxy_behind_learns_who_the_client_is() {
     let config = "listen out\n bind BIND accept-proxy\n \
                   http-request return status 200 content-type text/plain lf-string %[src]:%[src_port]";
-    let Some(haproxy) = HaProxy::start("HAProxy behind", config) else {
+    let Some(haproxy) = start_haproxy("HAProxy behind", config) else {
         return;
     };
     for keys in ["send-proxy=v1", "send-proxy=v2", "send-proxy=v2,proto=h2"] {

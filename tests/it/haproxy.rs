@@ -5,17 +5,15 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use super::support::{
-    announce,
     client::Client,
     cluster::{Balancer, nobody},
-    eventually, free_port,
+    eventually,
+    haproxy::{HaProxy, is_installed},
     origin::{Origin, Visit, ok},
-    own_address,
     syslog::{Message, Receiver},
 };
 
@@ -35,44 +33,16 @@ struct Pair {
     logs: [Receiver; 2],
 }
 
-struct HaProxy {
-    process: Child,
-    http: SocketAddr,
-    config: std::path::PathBuf,
-}
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-        std::fs::remove_file(&self.config).ok();
-    }
-}
-
-impl HaProxy {
-    fn start(backend: &str, log: SocketAddr) -> Self {
-        let http = free_port(own_address());
-        let config = std::env::temp_dir().join(format!("tidings-haproxy-{http}.cfg"));
-        let text = format!(
-            "global\n log {log} format rfc5424 local0\n\
-             defaults\n log global\n mode http\n option httplog\n option dontlognull\n \
-             timeout connect 1s\n timeout client 1s\n timeout server 1s\n \
-             timeout http-request 1s\n\
-             frontend localnodes\n bind {http}\n default_backend nodes\n\
-             backend nodes\n balance roundrobin\n {backend}\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&config);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let haproxy = Self {
-            process: process.expect("it was there a moment ago"),
-            http,
-            config,
-        };
-        eventually("HAProxy listens", || TcpStream::connect(http).ok());
-        haproxy
-    }
+/// HAProxy as a load balancer whose frontend and backend are named like ours.
+fn start_haproxy(backend: &str, log: SocketAddr) -> HaProxy {
+    HaProxy::start(&format!(
+        "global\n log {log} format rfc5424 local0\n\
+         defaults\n log global\n mode http\n option httplog\n option dontlognull\n \
+         timeout connect 1s\n timeout client 1s\n timeout server 1s\n \
+         timeout http-request 1s\n\
+         frontend localnodes\n bind BIND\n default_backend nodes\n\
+         backend nodes\n balance roundrobin\n {backend}\n"
+    ))
 }
 
 impl Pair {
@@ -92,7 +62,7 @@ impl Pair {
         ]);
         flags.extend(setup.flags);
         Self {
-            haproxy: HaProxy::start(setup.backend, logs[0].addr()),
+            haproxy: start_haproxy(setup.backend, logs[0].addr()),
             tidings: Balancer::start(&flags),
             logs,
         }
@@ -108,7 +78,7 @@ impl Pair {
             let metrics = String::from_utf8(metrics).expect("text");
             metrics.lines().any(|line| line == idle).then_some(())
         });
-        let addresses = [self.haproxy.http, self.tidings.http];
+        let addresses = [self.haproxy.addr, self.tidings.http];
         let [theirs, ours] = [0, 1].map(|index| {
             let client = TcpStream::connect(addresses[index]).unwrap();
             client.set_nodelay(true).unwrap();
@@ -176,16 +146,6 @@ fn without_duration(line: &str) -> String {
         }
         None => line.to_owned(),
     }
-}
-
-/// Whether the test can be made; says so if not.
-fn there(test: &str) -> bool {
-    let version = Command::new("haproxy").arg("-v").output();
-    let there = version.is_ok_and(|output| output.status.success());
-    if !there {
-        announce(&format!("SKIPPED: {test} because haproxy is not installed"));
-    }
-    there
 }
 
 /// Sends a request and reads all that comes.
@@ -268,7 +228,7 @@ fn until_closed(visit: &mut Visit) -> std::io::Result<()> {
 
 #[test]
 fn every_end_of_a_request_is_logged_as_haproxy_logs_it() {
-    if !there("every_end_of_a_request_is_logged_as_haproxy_logs_it") {
+    if !is_installed("every_end_of_a_request_is_logged_as_haproxy_logs_it") {
         return;
     }
     let server = server();
@@ -333,7 +293,7 @@ fn every_end_of_a_request_is_logged_as_haproxy_logs_it() {
 
 #[test]
 fn cookies_are_logged_as_haproxy_logs_them() {
-    if !there("cookies_are_logged_as_haproxy_logs_them") {
+    if !is_installed("cookies_are_logged_as_haproxy_logs_them") {
         return;
     }
     let server = server();
@@ -392,7 +352,7 @@ fn cookies_are_logged_as_haproxy_logs_them() {
 
 #[test]
 fn a_redispatch_is_logged_as_haproxy_logs_it() {
-    if !there("a_redispatch_is_logged_as_haproxy_logs_it") {
+    if !is_installed("a_redispatch_is_logged_as_haproxy_logs_it") {
         return;
     }
     let server = server();
@@ -420,7 +380,7 @@ fn a_redispatch_is_logged_as_haproxy_logs_it() {
 
 #[test]
 fn a_pool_without_a_server_is_logged_as_haproxy_logs_it() {
-    if !there("a_pool_without_a_server_is_logged_as_haproxy_logs_it") {
+    if !is_installed("a_pool_without_a_server_is_logged_as_haproxy_logs_it") {
         return;
     }
     let (_, dead) = nobody();
@@ -448,7 +408,7 @@ fn a_pool_without_a_server_is_logged_as_haproxy_logs_it() {
 
 #[test]
 fn a_server_that_refuses_is_logged_as_haproxy_logs_it() {
-    if !there("a_server_that_refuses_is_logged_as_haproxy_logs_it") {
+    if !is_installed("a_server_that_refuses_is_logged_as_haproxy_logs_it") {
         return;
     }
     let (_, dead) = nobody();
@@ -472,7 +432,7 @@ fn a_server_that_refuses_is_logged_as_haproxy_logs_it() {
 
 #[test]
 fn what_an_operator_does_is_told_in_haproxys_words() {
-    if !there("what_an_operator_does_is_told_in_haproxys_words") {
+    if !is_installed("what_an_operator_does_is_told_in_haproxys_words") {
         return;
     }
     let (one, two) = (server(), server());

@@ -1,15 +1,9 @@
 //! The whole, as its users meet it: real processes on loopback, real load,
 //! every failure counted. One binary, so that it links once.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-#![allow(
-    clippy::disallowed_types,
-    reason = "real processes run on the real clock"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, reason = "real time passes here")]
 
 mod support;
 

@@ -56,18 +56,19 @@ impl Core {
     }
 
     /// A packet without the members that are not admitted; refuses one that
-    /// would make the table overflow.
+    /// would make the table overflow. `listed` is what follows its header.
     pub(super) fn admit<'a>(
         &mut self,
         header: &Header<Id>,
         body: &'a [u8],
+        listed: &'a [u8],
     ) -> Result<Cow<'a, [u8]>, DropReason> {
         self.vet(&header.src)?;
         let roomy = self.known() + MAX_IN_PACKET <= MAX_MEMBERS;
         if roomy && self.admission == Admission::Everyone {
             return Ok(Cow::Borrowed(body));
         }
-        let named = named(body).ok_or(DropReason::Malformed)?;
+        let named = named(header, listed).ok_or(DropReason::Malformed)?;
         let count = named.members.len();
         let believed: Vec<_> = named
             .members
@@ -85,7 +86,8 @@ impl Core {
         if believed.len() == count {
             return Ok(Cow::Borrowed(body));
         }
-        let mut heard = named.header.to_vec();
+        let head = body.len() - listed.len();
+        let mut heard = body.get(..head).unwrap_or_default().to_vec();
         heard.extend((believed.len() as u16).to_be_bytes());
         for (_, member) in believed {
             heard.extend(member);
@@ -153,17 +155,14 @@ pub(in crate::gossip) fn hello(id: &Id) -> Vec<u8> {
     hello
 }
 
-/// A packet, taken apart.
+/// What follows a packet's header, taken apart.
 struct Named<'a> {
-    header: &'a [u8],
     /// Each with its encoding.
     members: Vec<(Id, &'a [u8])>,
     broadcasts: &'a [u8],
 }
 
-fn named(body: &[u8]) -> Option<Named<'_>> {
-    let (header, mut rest) = postcard::take_from_bytes::<Header<Id>>(body).ok()?;
-    let head = body.get(..body.len() - rest.len())?;
+fn named<'a>(header: &Header<Id>, mut rest: &'a [u8]) -> Option<Named<'a>> {
     let mut members = Vec::new();
     // Of a `Broadcast` foca reads no members.
     if header.message != Message::Broadcast
@@ -178,7 +177,6 @@ fn named(body: &[u8]) -> Option<Named<'_>> {
         }
     }
     Some(Named {
-        header: head,
         members,
         broadcasts: rest,
     })

@@ -521,6 +521,13 @@ impl Core {
         }
     }
 
+    /// The addresses of the members that are there, this node's first.
+    #[cfg(test)]
+    pub(super) fn there(&self) -> impl Iterator<Item = SocketAddr> {
+        let own = Some(self.foca.identity().addr()).filter(|_| self.life == Life::Running);
+        own.into_iter().chain(self.table.active())
+    }
+
     #[cfg(test)]
     pub(super) fn records_digest(&self) -> u64 {
         self.records.lock().digest()
@@ -535,13 +542,12 @@ impl Core {
     // --- messages ---
 
     fn receive_foca(&mut self, body: &[u8]) -> Result<(), DropReason> {
-        let header: Header<Id> = postcard::take_from_bytes(body)
-            .map(|(header, _)| header)
-            .map_err(|_| DropReason::Malformed)?;
+        let (header, listed): (Header<Id>, _) =
+            postcard::take_from_bytes(body).map_err(|_| DropReason::Malformed)?;
         if header.src.addr() == self.foca.identity().addr() {
             return Ok(());
         }
-        let body = self.admit(&header, body)?;
+        let body = self.admit(&header, body, listed)?;
         if let Some(later) = self.later_life(&header.src) {
             // Its clock went back; this shows it the life it has to beat.
             // Were foca to hear it, the two would tell each other "you are

@@ -13,16 +13,23 @@
 //! measures how clusters of different sizes do.
 
 mod chaos;
+mod fixture;
 mod hostile;
+mod joining;
+mod leaving;
+mod look;
 mod moves;
+mod network;
 mod partitions;
 mod report;
-mod tests;
+mod restarts;
+mod steadiness;
+mod strangers;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -31,6 +38,10 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::Instant;
 
+use self::{
+    fixture::{addr, meta, name, number, seeds, spread},
+    network::Network,
+};
 use super::{
     Admission,
     core::{Birth, Core, Roster},
@@ -38,9 +49,7 @@ use super::{
     timers::Timers,
     wire::{DropReason, Envelope, Keyring},
 };
-use crate::membership::{
-    Announcement, MemberEvent, MemberId, MemberState, Meta, Name, Phase, Role,
-};
+use crate::membership::{MemberEvent, MemberId, Meta, Phase};
 
 const EPOCH: u64 = 1_700_000_000_000;
 const MS: Duration = Duration::from_millis(1);
@@ -63,18 +72,6 @@ struct Sim {
     packets: usize,
     bytes: usize,
     blunders: Blunders,
-}
-
-/// What becomes of a packet.
-struct Network {
-    /// Of every packet, how likely it is to get lost,
-    loss: f64,
-    /// to be held up, so that later ones overtake it,
-    reorder: f64,
-    /// to arrive twice.
-    duplicate: f64,
-    /// These do not reach the others, nor the others them.
-    island: BTreeSet<usize>,
 }
 
 /// How often somebody was taken for what it was not.
@@ -102,42 +99,6 @@ enum Happening {
     Wake(usize),
     Ask(usize, usize, Roster),
     Reply(usize, Roster),
-}
-
-impl Network {
-    fn new(loss: f64) -> Self {
-        Self {
-            loss,
-            reorder: 0.0,
-            duplicate: 0.0,
-            island: BTreeSet::new(),
-        }
-    }
-
-    fn connects(&self, a: usize, b: usize) -> bool {
-        self.island.contains(&a) == self.island.contains(&b)
-    }
-
-    /// After how long a packet arrives, each time that it does.
-    fn fate(&self, rng: &mut StdRng) -> Vec<Duration> {
-        if rng.random_bool(self.loss) {
-            return Vec::new();
-        }
-        let copies = if rng.random_bool(self.duplicate) {
-            2
-        } else {
-            1
-        };
-        let mut delay = || {
-            let held_up = if rng.random_bool(self.reorder) {
-                rng.random_range(1..20_000)
-            } else {
-                0
-            };
-            Duration::from_micros(rng.random_range(200..400) + held_up)
-        };
-        (0..copies).map(|_| delay()).collect()
-    }
 }
 
 impl Sim {
@@ -431,78 +392,6 @@ impl Sim {
             _ => {}
         }
     }
-
-    // --- what there is to see ---
-
-    /// What must hold after every run, once the network is whole again and
-    /// has been for [`CALM`]: everyone knows those who are there, and nobody
-    /// else; all know the same wishes of operators.
-    fn check(&mut self) {
-        self.heal();
-        self.run(CALM);
-        self.nodes.retain(|_, node| !node.core.is_gone());
-        let all: BTreeSet<_> = self.nodes.keys().copied().collect();
-        for node in &all {
-            assert_eq!(self.known(*node), all, "what node {node} knows");
-        }
-        let wishes: BTreeSet<_> = self
-            .nodes
-            .values()
-            .map(|node| node.core.records_digest())
-            .collect();
-        assert!(wishes.len() <= 1, "operators' wishes differ");
-    }
-
-    /// The members that a node takes to be there.
-    fn known(&self, node: usize) -> BTreeSet<usize> {
-        self.nodes[&node]
-            .core
-            .view()
-            .iter()
-            .filter(|row| matches!(row.state, MemberState::Alive | MemberState::Suspect))
-            .filter_map(|row| number(row.id.addr))
-            .collect()
-    }
-
-    fn all_know_all(&self) -> bool {
-        let all: BTreeSet<_> = self.nodes.keys().copied().collect();
-        self.nodes.keys().all(|node| self.known(*node) == all)
-    }
-
-    fn phase_of(&self, of: usize, at: usize) -> Option<Phase> {
-        let view = self.nodes[&at].core.view();
-        let row = view.iter().find(|row| row.id.addr == addr(of))?;
-        match &row.meta.as_ref()?.role {
-            Role::Server(announcement) => Some(announcement.phase),
-            Role::Balancer => None,
-        }
-    }
-
-    fn saw(&self, node: usize, wanted: impl Fn(&MemberEvent) -> bool) -> bool {
-        self.nodes[&node]
-            .events
-            .iter()
-            .any(|(_, event)| wanted(event))
-    }
-
-    fn saw_left(&self, node: usize, who: usize) -> bool {
-        self.saw(
-            node,
-            |event| matches!(event, MemberEvent::Left(id) if id.addr == addr(who)),
-        )
-    }
-
-    fn saw_down(&self, node: usize) -> bool {
-        self.saw(node, |event| matches!(event, MemberEvent::Down(_)))
-    }
-
-    fn local(&self, node: usize) -> MemberId {
-        self.nodes[&node].core.local()
-    }
-
-    fn generation(&self, node: usize) -> u32 {
-        self.nodes[&node].core.view()[0].generation
-    }
 }
 
 impl Drop for Sim {
@@ -515,59 +404,4 @@ impl Drop for Sim {
             );
         }
     }
-}
-
-/// The seeds of a test's runs: so many, or the one to be replayed.
-fn seeds(count: u64) -> Range<u64> {
-    match env::var("TIDINGS_SIM_SEED") {
-        Ok(text) => {
-            let seed: u64 = text.parse().expect("TIDINGS_SIM_SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 0..count,
-    }
-}
-
-fn addr(node: usize) -> SocketAddr {
-    (Ipv4Addr::from_bits(0x0a00_0001 + node as u32), 7946).into()
-}
-
-fn number(addr: SocketAddr) -> Option<usize> {
-    match addr {
-        SocketAddr::V4(v4) => (v4.ip().to_bits() as usize).checked_sub(0x0a00_0001),
-        SocketAddr::V6(_) => None,
-    }
-}
-
-fn name(node: usize) -> Name {
-    format!("s{node}").parse().unwrap()
-}
-
-/// Node 0 is the load balancer.
-fn meta(node: usize, phase: Phase) -> Meta {
-    let role = match node {
-        0 => Role::Balancer,
-        _ => Role::Server(Announcement {
-            service: name(99),
-            addr: SocketAddr::new(addr(node).ip(), 3000),
-            weight: 1,
-            phase,
-            tags: BTreeMap::from([("zone".into(), "a".into())]),
-        }),
-    };
-    Meta {
-        name: name(node),
-        role,
-    }
-}
-
-/// Median, the value below which 95 % lie, and the largest. Shown, so that
-/// a change of a timing can be judged.
-fn spread(what: &str, times: impl Iterator<Item = Duration>) -> [Duration; 3] {
-    let mut times: Vec<_> = times.collect();
-    times.sort();
-    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
-    let spread = [at(50), at(95), at(100)];
-    println!("{what}: p50, p95, max {spread:?}");
-    spread
 }

@@ -1,7 +1,7 @@
 //! Hosts that get another address while their node runs.
 
 use super::*;
-use crate::membership::Member;
+use crate::membership::{Member, Role};
 
 /// Where an agent's app is, by what a node saw of it last.
 fn app_of(sim: &Sim, at: usize, id: MemberId) -> Option<SocketAddr> {

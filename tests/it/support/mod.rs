@@ -6,6 +6,7 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod docker;
+pub(crate) mod haproxy;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod netns;
