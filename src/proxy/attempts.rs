@@ -39,6 +39,10 @@ const RECENT_LOSS: Duration = Duration::from_secs(5);
 /// an address that has vanished gives none at all.
 const IMPATIENT: Duration = Duration::from_millis(250);
 
+/// How many servers may refuse a request before refusals count as attempts: a
+/// pool of thousands that is dead as a whole is not asked through.
+const REFUSALS: usize = 16;
+
 /// How a request was answered by a server.
 #[derive(Debug)]
 pub(super) enum Forwarded {
@@ -282,7 +286,8 @@ impl Attempts<'_> {
     /// server that lives.
     fn costs_nothing(&self, server: &Server, failure: &Failure) -> bool {
         let refused = failure.kind == FailureKind::Refused && self.left > 0;
-        failure.reused || refused && self.worker.has_other(server, &self.tried)
+        let few = self.tried.lives().len() < REFUSALS;
+        failure.reused || refused && few && self.worker.has_other(server, &self.tried)
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct BalancingArgs {
     )]
     pub(super) cookie: CookieArg,
     /// Attempts after the first, each at another server; one that is refused
-    /// counts only where no other server is left
+    /// counts where no other server is left, and from the 16th on
     #[arg(long, value_name = "N", default_value = "3", env = "TIDINGS_RETRIES")]
     #[arg(value_parser = retries, allow_negative_numbers = true)]
     pub(super) retries: u32,
