@@ -40,7 +40,7 @@ fn line(row: &StatRow, server: &Server) -> String {
         .addr
         .map_or("-".to_owned(), |addr| addr.ip().to_string());
     let port = server.addr.map_or(0, |addr| addr.port());
-    let (op, admin) = states(server.status);
+    let (op, admin) = states(server);
     let since = row.since.map_or(0, |since| since.as_secs());
     let StatRow {
         proxy_id, proxy, ..
@@ -65,10 +65,11 @@ fn line(row: &StatRow, server: &Server) -> String {
     )
 }
 
-/// The operational state (0 stopped, 2 running) and the administrative one
-/// (1 maintenance, 8 drain).
-fn states(status: Status) -> (u8, u8) {
-    match status {
+/// The operational state (0 stopped, 1 warming up, 2 running) and the
+/// administrative one (1 maintenance, 8 drain).
+fn states(server: &Server) -> (u8, u8) {
+    match server.status {
+        Status::Up | Status::Suspect if server.throttle.is_some() => (1, 0),
         Status::Up | Status::Suspect => (2, 0),
         Status::Drain => (2, 8),
         Status::Down(_) => (0, 0),
@@ -140,5 +141,12 @@ mod tests {
             ["1", "0", "2", "6"],
             "it has not been checked yet"
         );
+    }
+    #[test]
+    fn a_server_that_warms_up_is_starting() {
+        let text = render(&rows(&fixture::tended(), Instant::now()));
+        let line = |name| text.lines().find(|line| line.contains(name)).unwrap();
+        assert_eq!(line(" e1 ").split(' ').nth(5), Some("1"));
+        assert_eq!(line(" s1 ").split(' ').nth(5), Some("2"));
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn source() -> Arc<Source> {
 
 /// A balancer whose servers, all of weight 8, somebody looks after: `m1` is in
 /// maintenance, `q1` in quarantine, `e1` is eased in, and `s1` is up.
-pub(super) fn tended() -> Source {
+pub(crate) fn tended() -> Source {
     let mut now = Instant::now();
     let mut state = State::new(name("nodes"), vec![], now);
     for server in ["e1", "m1", "q1", "s1"] {
