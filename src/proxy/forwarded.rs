@@ -6,7 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use clap::ValueEnum;
 
-use super::heads::{push, push_field};
+use super::{
+    ascii::{push, push_address, push_number},
+    heads::push_field,
+};
 use crate::{
     cidr::{Cidr, any_contains},
     http1::{Known, Request, Target},
@@ -37,6 +40,9 @@ pub enum ForwardedFor {
     Off,
 }
 
+/// Room for the field lines of an IPv6 client over `https`.
+const MOST_OF_FIELDS: usize = 112;
+
 /// What a server is told of the client of a connection: made once, and told
 /// with every request on it.
 #[derive(Debug)]
@@ -45,7 +51,7 @@ pub(super) struct Origin {
     scheme: &'static str,
     claims: Claims,
     /// The field lines that go with every request.
-    fields: Box<str>,
+    fields: Box<[u8]>,
     /// The beginning of a `Forwarded` line; empty where there is none to be.
     forwarded: Box<str>,
 }
@@ -73,15 +79,19 @@ impl Origin {
     ) -> Self {
         let client = peer.ip().to_canonical();
         let claims = policy.claims(client);
-        let port = local.port();
-        let fields = match claims {
-            Claims::Untouched => String::new(),
-            Claims::Believed => format!("x-forwarded-for: {client}\r\n"),
-            Claims::Added | Claims::Dropped => format!(
-                "x-forwarded-for: {client}\r\nx-forwarded-port: {port}\r\n\
-                 x-forwarded-proto: {scheme}\r\n"
-            ),
-        };
+        let mut fields = Vec::with_capacity(MOST_OF_FIELDS);
+        if claims != Claims::Untouched {
+            push(&mut fields, "x-forwarded-for: ");
+            push_address(&mut fields, client);
+            push(&mut fields, "\r\n");
+        }
+        if matches!(claims, Claims::Added | Claims::Dropped) {
+            push(&mut fields, "x-forwarded-port: ");
+            push_number(&mut fields, local.port());
+            push(&mut fields, "\r\nx-forwarded-proto: ");
+            push(&mut fields, scheme);
+            push(&mut fields, "\r\n");
+        }
         // RFC 7239 §6: IPv6 in brackets, and those in quotes.
         let forwarded = match client {
             _ if !policy.forwarded => String::new(),
@@ -146,7 +156,7 @@ impl Origin {
 
     /// Appends what is told with this request.
     pub(super) fn tell(&self, head: &mut Vec<u8>, request: &Request<'_, '_>) {
-        push(head, &self.fields);
+        head.extend_from_slice(&self.fields);
         if self.claims == Claims::Believed {
             self.tell_what_is_missing(head, request);
         }

@@ -8,6 +8,7 @@ mod accept;
 mod accept_proxy;
 mod access_log;
 mod admission;
+mod ascii;
 mod attempts;
 #[doc(hidden)]
 pub mod bench;

@@ -1,11 +1,14 @@
 //! `HAProxy`'s `option httplog`, to the letter (configuration manual, 8.2.3).
 
-use std::{fmt::Write as _, net::IpAddr, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use time::OffsetDateTime;
 
 use super::{Line, Names, Record, ServerLoad};
-use crate::proxy::exchange::{Affinity, CookieSent};
+use crate::proxy::{
+    ascii::{push, push_address, push_number},
+    exchange::{Affinity, CookieSent},
+};
 
 /// Writes `%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %CC %CS %tsc
 /// %ac/%fc/%bc/%sc/%rc %sq/%bq %{+Q}r`.
@@ -43,20 +46,20 @@ impl Httplog {
         let Names { frontend, backend } = &self.names;
         let began = record.began();
         let backend = if record.accepted { backend } else { frontend };
-        address(line, record.peer.ip());
-        text(line, ":");
-        number(line, record.peer.port());
-        text(line, " [");
-        text(line, self.clock.second(began.as_secs()));
-        text(line, ".");
+        push_address(line, record.peer.ip());
+        push(line, ":");
+        push_number(line, record.peer.port());
+        push(line, " [");
+        push(line, self.clock.second(began.as_secs()));
+        push(line, ".");
         padded(line, began.subsec_millis());
-        text(line, "] ");
-        text(line, frontend);
-        text(line, " ");
-        text(line, backend);
-        text(line, "/");
-        text(line, record.server().unwrap_or("<NOSRV>"));
-        text(line, " ");
+        push(line, "] ");
+        push(line, frontend);
+        push(line, " ");
+        push(line, backend);
+        push(line, "/");
+        push(line, record.server().unwrap_or("<NOSRV>"));
+        push(line, " ");
     }
 }
 
@@ -68,15 +71,15 @@ fn write_timings(line: &mut Vec<u8>, record: &Record) {
         record.response_time,
     ];
     for time in times {
-        number(line, time.map_or(-1, |took| took.as_millis() as i64));
-        text(line, "/");
+        push_number(line, time.map_or(-1, |took| took.as_millis() as i64));
+        push(line, "/");
     }
-    number(line, record.total_time.as_millis() as u64);
-    text(line, " ");
-    number(line, record.status.map_or(-1, i32::from));
-    text(line, " ");
-    number(line, record.bytes_out);
-    text(line, " - - ");
+    push_number(line, record.total_time.as_millis() as u64);
+    push(line, " ");
+    push_number(line, record.status.map_or(-1, i32::from));
+    push(line, " ");
+    push_number(line, record.bytes_out);
+    push(line, " - - ");
 }
 
 fn write_state(line: &mut Vec<u8>, record: &Record) {
@@ -88,22 +91,22 @@ fn write_state(line: &mut Vec<u8>, record: &Record) {
         server_queue,
         backend_queue,
     } = record.load;
-    text(line, record.termination.as_str());
+    push(line, record.termination.as_str());
     line.extend(cookie_flags(record.affinity, record.cookie_sent));
-    text(line, " ");
+    push(line, " ");
     for load in [process, frontend, backend, server] {
-        number(line, load);
-        text(line, "/");
+        push_number(line, load);
+        push(line, "/");
     }
     if record.redispatched {
-        text(line, "+");
+        push(line, "+");
     }
-    number(line, record.retries);
-    text(line, " ");
-    number(line, server_queue);
-    text(line, "/");
-    number(line, backend_queue);
-    text(line, " ");
+    push_number(line, record.retries);
+    push(line, " ");
+    push_number(line, server_queue);
+    push(line, "/");
+    push_number(line, backend_queue);
+    push(line, " ");
 }
 
 /// The third and the fourth character of the termination state (8.5).
@@ -125,11 +128,11 @@ fn cookie_flags(affinity: Affinity, sent: CookieSent) -> [u8; 2] {
 
 fn write_request(line: &mut Vec<u8>, record: &Record) {
     let Some(request) = record.request.as_ref().filter(|_| record.accepted) else {
-        return text(line, "\"<BADREQ>\"");
+        return push(line, "\"<BADREQ>\"");
     };
-    text(line, "\"");
-    text(line, request.method());
-    text(line, " ");
+    push(line, "\"");
+    push(line, request.method());
+    push(line, " ");
     let is_plain = |byte: &u8| !matches!(byte, b'"' | b'#' | ..b' ' | 0x7F..);
     let mut rest = request.target().as_bytes();
     while let Some(at) = rest.iter().position(|byte| !is_plain(byte)) {
@@ -142,39 +145,15 @@ fn write_request(line: &mut Vec<u8>, record: &Record) {
         rest = behind;
     }
     line.extend_from_slice(rest);
-    text(line, " ");
-    text(line, request.version());
-    text(line, "\"");
-}
-
-// Pushed piece by piece: through `write!` a line costs seven times as much,
-// more than all else that is done to a request.
-
-fn text(line: &mut Vec<u8>, text: &str) {
-    line.extend_from_slice(text.as_bytes());
-}
-
-fn number(line: &mut Vec<u8>, number: impl itoa::Integer) {
-    text(line, itoa::Buffer::new().format(number));
+    push(line, " ");
+    push(line, request.version());
+    push(line, "\"");
 }
 
 /// With three digits.
 fn padded(line: &mut Vec<u8>, millis: u32) {
     let digit = |value: u32| b'0' + (value % 10) as u8;
     line.extend([digit(millis / 100), digit(millis / 10), digit(millis)]);
-}
-
-fn address(line: &mut Vec<u8>, ip: IpAddr) {
-    let IpAddr::V4(ip) = ip else {
-        // Rare enough.
-        return text(line, &ip.to_string());
-    };
-    let [a, b, c, d] = ip.octets();
-    number(line, a);
-    for octet in [b, c, d] {
-        text(line, ".");
-        number(line, octet);
-    }
 }
 
 fn hex(digit: u8) -> u8 {

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::{is_nominated, push, push_field};
+use super::{is_nominated, push_field};
 use crate::{
     balance::sticky,
     http1::{Field, Known, Length, Response, Version},
-    proxy::compress::{self, Coded},
+    proxy::{
+        ascii::push,
+        compress::{self, Coded},
+    },
 };
 
 /// Fields that prove a content (RFC 9530, and those before it).

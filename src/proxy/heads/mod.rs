@@ -8,6 +8,7 @@ pub(super) use self::{
     clients::{ForClient, Said, push_connection, push_hsts, write_interim},
     servers::{ForServer, for_server},
 };
+use super::ascii::push;
 use crate::http1::{Fields, Known};
 
 /// Appends the fields of a trailer section that may go on (RFC 9110 §6.5.1):
@@ -33,10 +34,6 @@ fn is_nominated(name: &str, fields: Fields<'_, '_>) -> bool {
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii);
     named.any(|named| named.eq_ignore_ascii_case(name.as_bytes()))
-}
-
-pub(super) fn push(head: &mut Vec<u8>, text: &str) {
-    head.extend_from_slice(text.as_bytes());
 }
 
 pub(super) fn push_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {

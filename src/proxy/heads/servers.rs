@@ -2,11 +2,11 @@
 
 use http::Method;
 
-use super::{is_nominated, push, push_field};
+use super::{is_nominated, push_field};
 use crate::{
     balance::sticky,
     http1::{Field, Known, Length, Request, Target},
-    proxy::forwarded::Origin,
+    proxy::{ascii::push, forwarded::Origin},
 };
 
 /// A request's head for servers.
