@@ -6,6 +6,8 @@
 //! many of them over virtual time.
 
 pub(super) mod admit;
+mod due;
+mod effects;
 mod moving;
 
 use std::{
@@ -15,12 +17,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use foca::{Foca, Header, Message, Notification, PostcardCodec, State};
-use foca::{Identity as _, Timer};
+use foca::{Foca, Header, Identity as _, Message, PostcardCodec, State};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use self::{
+    due::Due,
+    effects::{Effects, Outgoing},
+};
 use super::{
     admission::Admission,
     identity::{Id, MAX_ID, MetaError},
@@ -30,7 +35,6 @@ use super::{
     records::{self, MAX_RECORDS, Shared},
     seeds::{Company, pause_alone},
     table::Table,
-    timers::Timers,
     wire::{DropReason, ENVELOPE, Kind, MAX_FRAME},
 };
 use crate::membership::{
@@ -85,14 +89,6 @@ const REBIRTH_PAUSE: Duration = Duration::from_millis(100);
 const MAX_ANSWERS: usize = 4096;
 /// A clock may be wrong by this much; who claims more is not followed.
 const MAX_AHEAD: u64 = 3600 * 1000;
-
-/// Something to send, not yet in its envelope.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Outgoing {
-    pub(super) to: SocketAddr,
-    pub(super) kind: Kind,
-    pub(super) body: Bytes,
-}
 
 /// What two nodes tell each other in a state sync.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -190,31 +186,6 @@ enum Answer {
     Records,
     Feed,
     Rebirth,
-}
-
-/// What a timer is for.
-#[derive(Debug)]
-enum Due {
-    Foca(Timer<Id>),
-    Search,
-    Hunt,
-    Goodbye,
-}
-
-/// Where foca's effects go.
-#[derive(Debug)]
-struct Effects {
-    now: Instant,
-    sends: VecDeque<Outgoing>,
-    timers: Timers<Due>,
-    /// When to forget the members that are down, a day after the last word.
-    /// One for each address: as timers they would pile up, for every
-    /// identity that anybody ever declared down.
-    forget: BTreeMap<SocketAddr, (Instant, Id)>,
-    /// foca took a new identity of itself.
-    rejoined: bool,
-    /// Something happened by which foca may see a member differently.
-    stirred: bool,
 }
 
 impl Core {
@@ -757,52 +728,6 @@ impl Core {
 
     // --- timers ---
 
-    /// Timers that are late tell that this process did not run. A suspect
-    /// could not be heard meanwhile, so it is given the time back.
-    fn excuse_own_stall(&mut self) {
-        let effects = &mut self.effects;
-        let Some(due) = effects.timers.deadline() else {
-            return;
-        };
-        let late = effects.now.saturating_duration_since(due);
-        if late > profile::PROBE_RTT {
-            effects.timers.postpone(late, |due| {
-                matches!(due, Due::Foca(Timer::ChangeSuspectToDown { .. }))
-            });
-        }
-    }
-
-    fn fire(&mut self, timer: Timer<Id>) {
-        // foca 2.0.0 tells a suspect that it is down even where it refuted
-        // in time, and the healthy member then rejoins for nothing.
-        if let Timer::ChangeSuspectToDown {
-            member_id,
-            incarnation,
-            ..
-        } = &timer
-            && !self.is_suspect(member_id, *incarnation)
-        {
-            return;
-        }
-        // Most wake-ups only send: the table need not be gone through.
-        self.effects.stirred |= !matches!(
-            timer,
-            Timer::PeriodicGossip(_)
-                | Timer::PeriodicAnnounce(_)
-                | Timer::PeriodicAnnounceDown(_)
-                | Timer::SendIndirectProbe { .. }
-        );
-        tolerate(self.foca.handle_timer(timer, &mut self.effects));
-    }
-
-    fn is_suspect(&self, id: &Id, incarnation: u16) -> bool {
-        self.foca.iter_membership_state().any(|known| {
-            known.id() == id
-                && known.state() == State::Suspect
-                && known.incarnation() == incarnation
-        })
-    }
-
     /// Looks for seeds that are silent and for members that are missing.
     fn search(&mut self) {
         if self.life != Life::Running {
@@ -901,15 +826,6 @@ impl Core {
             .collect()
     }
 
-    fn forget_long_down(&mut self) {
-        let now = self.effects.now;
-        let due = self.effects.forget.extract_if(.., |_, (at, _)| *at <= now);
-        let forgotten: Vec<_> = due.map(|(_, (_, id))| id).collect();
-        for id in forgotten {
-            self.fire(Timer::RemoveDown(id));
-        }
-    }
-
     fn sync_when_due(&mut self) {
         if self.effects.now < self.next_sync || !self.has_peers() {
             return;
@@ -1004,51 +920,6 @@ fn protocol(id: Id, size: usize, rng: &mut StdRng, records: &Shared) -> Protocol
     let rng = StdRng::seed_from_u64(rng.random());
     let config = profile::running(size);
     Foca::with_custom_broadcast(id, config, rng, PostcardCodec, records.clone())
-}
-
-// === impl Effects ===
-
-impl Effects {
-    fn new(now: Instant) -> Self {
-        Self {
-            now,
-            sends: VecDeque::new(),
-            timers: Timers::new(),
-            forget: BTreeMap::new(),
-            rejoined: false,
-            stirred: true,
-        }
-    }
-
-    fn set_timer(&mut self, after: Duration, due: Due) {
-        self.timers.set(self.now + after, due);
-    }
-}
-
-impl foca::Runtime<Id> for Effects {
-    fn notify(&mut self, notification: Notification<'_, Id>) {
-        // Members are told from foca's list instead, see `Table`.
-        if let Notification::Rejoin(_) = notification {
-            self.rejoined = true;
-        }
-    }
-
-    fn send_to(&mut self, to: Id, data: &[u8]) {
-        self.sends.push_back(Outgoing {
-            to: to.addr(),
-            kind: Kind::Foca,
-            body: Bytes::copy_from_slice(data),
-        });
-    }
-
-    fn submit_after(&mut self, event: Timer<Id>, after: Duration) {
-        match event {
-            Timer::RemoveDown(id) => {
-                self.forget.insert(id.addr(), (self.now + after, id));
-            }
-            event => self.set_timer(after, Due::Foca(event)),
-        }
-    }
 }
 
 /// What foca refuses in our own calls is stale (a timer of a former state)
