@@ -6,7 +6,10 @@ use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
 use foca::{Header, Message};
 
-use super::{Answer, Core, FEED_PAUSE, MAX_IN_PACKET, MAX_MEMBERS, MAX_VARINT_16, Roster};
+use super::{
+    Core, MAX_IN_PACKET, MAX_MEMBERS, MAX_VARINT_16, Roster,
+    answers::{Answer, FEED_PAUSE},
+};
 use crate::{
     gossip::{
         admission::Admission,

@@ -6,9 +6,12 @@
 //! many of them over virtual time.
 
 pub(super) mod admit;
+mod answers;
 mod due;
 mod effects;
 mod moving;
+mod own_identity;
+mod receive;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,12 +20,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use foca::{Foca, Header, Identity as _, Message, PostcardCodec, State};
+use foca::{Foca, PostcardCodec, State};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use self::{
+    answers::{Answer, CORRECTION_PAUSE},
     due::Due,
     effects::{Effects, Outgoing},
 };
@@ -79,16 +83,6 @@ const HUNT_PERIOD: Duration = Duration::from_millis(150);
 const HUNT_TIME: Duration = Duration::from_secs(10);
 /// The most balancers that are looked for in this way.
 const MAX_HUNTED: usize = 64;
-/// At most one answer a while to one address, so that nobody can be flooded
-/// through us.
-const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
-const WELCOME_PAUSE: Duration = Duration::from_millis(100);
-const FEED_PAUSE: Duration = Duration::from_millis(100);
-const REBIRTH_PAUSE: Duration = Duration::from_millis(100);
-/// The most addresses whose last answer is remembered.
-const MAX_ANSWERS: usize = 4096;
-/// A clock may be wrong by this much; who claims more is not followed.
-const MAX_AHEAD: u64 = 3600 * 1000;
 
 /// What two nodes tell each other in a state sync.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -179,15 +173,6 @@ enum Life {
     Gone,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Answer {
-    Welcome,
-    Correction,
-    Records,
-    Feed,
-    Rebirth,
-}
-
 impl Core {
     pub(super) fn new(birth: &Birth) -> Result<Self, MetaError> {
         let id = Id::new(birth.addr, birth.unix_ms, &birth.meta)?;
@@ -266,17 +251,6 @@ impl Core {
         if self.life == Life::Running {
             self.greet_seeds();
         }
-    }
-
-    /// Says something new of this node to everyone.
-    pub(super) fn update(&mut self, meta: &Meta, now: Instant) -> Result<(), MetaError> {
-        self.effects.now = now;
-        let unchanged = self.foca.identity().meta().as_ref() == Some(meta);
-        if self.life == Life::Running && !unchanged {
-            let id = self.foca.identity().with_meta(meta)?;
-            self.become_id(id);
-        }
-        Ok(())
     }
 
     /// Says what an operator wants of a server to everyone, this node too.
@@ -512,35 +486,6 @@ impl Core {
 
     // --- messages ---
 
-    fn receive_foca(&mut self, body: &[u8]) -> Result<(), DropReason> {
-        let (header, listed): (Header<Id>, _) =
-            postcard::take_from_bytes(body).map_err(|_| DropReason::Malformed)?;
-        if header.src.addr() == self.foca.identity().addr() {
-            return Ok(());
-        }
-        let body = self.admit(&header, body, listed)?;
-        if let Some(later) = self.later_life(&header.src) {
-            // Its clock went back; this shows it the life it has to beat.
-            // Were foca to hear it, the two would tell each other "you are
-            // down" as fast as the network carries it.
-            self.correct(later);
-            return Ok(());
-        }
-        let own = self.foca.identity();
-        if header.dst.addr() == own.addr() && header.dst != *own {
-            self.correct_about_us(&header, body.len());
-        }
-        if !self.passes_on(&header.message) || !self.may_feed(&header) {
-            return Ok(());
-        }
-        self.note_sign_of_life(header.src.member_id());
-        self.wind_records();
-        self.effects.stirred = true;
-        self.foca
-            .handle_data(&body, &mut self.effects)
-            .map_err(|_| DropReason::Malformed)
-    }
-
     /// A hunt ends with a word of the next life, or of the same one: then only
     /// its line broke. That word must be fresh, not one from before its end.
     fn note_sign_of_life(&mut self, id: MemberId) {
@@ -549,38 +494,6 @@ impl Core {
         {
             self.hunted.remove(&id.addr);
         }
-    }
-
-    /// The sender takes us for another life of this node: it knew us before
-    /// a restart, or has not heard our latest words yet.
-    fn correct_about_us(&mut self, header: &Header<Id>, length: usize) {
-        self.outlive(&header.dst);
-        // Our former self took about as much room.
-        let cheap = self.announcement_to(&header.src) <= 2 * length;
-        if header.message != Message::Announce && cheap {
-            self.correct(header.src.clone());
-        }
-    }
-
-    /// A node wants to join and may not know whom it reached.
-    fn receive_hello(&mut self, from: SocketAddr, body: &[u8]) -> Result<(), DropReason> {
-        let id: Id = postcard::from_bytes(body).map_err(|_| DropReason::Malformed)?;
-        if id.addr() == self.foca.identity().addr() {
-            return Ok(());
-        }
-        self.vet(&id)?;
-        if body.len() < self.announcement_to(&id) {
-            // It is padded, so that nobody can have more sent to another
-            // than it sends itself.
-            return Err(DropReason::Malformed);
-        }
-        if self.known() >= MAX_MEMBERS && self.known_at(id.addr()).is_none() {
-            return Err(DropReason::TableFull);
-        }
-        if self.may_answer(from, Answer::Welcome, WELCOME_PAUSE) {
-            self.announce(id);
-        }
-        Ok(())
     }
 
     /// A member tells which records it has: if they are not ours, one of us
@@ -600,59 +513,8 @@ impl Core {
         Ok(())
     }
 
-    /// The identity we hold for a node, if it is of a later life than `id`.
-    fn later_life(&self, id: &Id) -> Option<Id> {
-        let known = self.known_at(id.addr())?;
-        (known.epoch() > id.epoch()).then(|| known.clone())
-    }
-
-    /// Makes our identity win over another one with our address.
-    fn outlive(&mut self, other: &Id) {
-        let own = self.foca.identity();
-        let wall = self.wall_clock();
-        if other.win_addr_conflict(own) && other.epoch() < wall + MAX_AHEAD {
-            let reborn = own.reborn(other.epoch() + 1);
-            // It goes to everyone, so not for each forged word of a later life.
-            if self.may_answer(reborn.addr(), Answer::Rebirth, REBIRTH_PAUSE) {
-                self.become_id(reborn);
-            }
-        }
-    }
-
-    /// Tells a node who we are.
-    fn correct(&mut self, id: Id) {
-        if self.may_answer(id.addr(), Answer::Correction, CORRECTION_PAUSE) {
-            self.announce(id);
-        }
-    }
-
     fn announce(&mut self, id: Id) {
         tolerate(self.foca.announce(id, &mut self.effects));
-    }
-
-    fn may_answer(&mut self, to: SocketAddr, answer: Answer, pause: Duration) -> bool {
-        let now = self.effects.now;
-        let last = self.answers.get(&(to, answer));
-        if last.is_some_and(|last| now < *last + pause) {
-            return false;
-        }
-        if self.answers.len() >= MAX_ANSWERS {
-            self.answers
-                .retain(|_, last| now < *last + CORRECTION_PAUSE);
-        }
-        if self.answers.len() >= MAX_ANSWERS {
-            return false;
-        }
-        self.answers.insert((to, answer), now);
-        true
-    }
-
-    fn become_id(&mut self, id: Id) {
-        tolerate(self.foca.set_config(profile::loud(self.size)));
-        tolerate(self.foca.change_identity(id, &mut self.effects));
-        tolerate(self.foca.set_config(profile::running(self.size)));
-        self.effects.rejoined = true;
-        self.reconnect_after_rejoin();
     }
 
     /// Tells everyone, or as many as there are packets for, what is news.
@@ -660,15 +522,6 @@ impl Core {
         tolerate(self.foca.set_config(profile::loud(self.size)));
         tolerate(self.foca.gossip(&mut self.effects));
         tolerate(self.foca.set_config(profile::running(self.size)));
-    }
-
-    /// With a new identity foca waits for a packet before it probes and
-    /// gossips again; that packet may be lost. Its members are still there.
-    fn reconnect_after_rejoin(&mut self) {
-        if std::mem::take(&mut self.effects.rejoined) {
-            self.apply(std::iter::empty(), false);
-            self.local_changed = true;
-        }
     }
 
     // --- records ---
