@@ -9,9 +9,11 @@ pub(super) mod admit;
 mod answers;
 mod due;
 mod effects;
+mod hunt;
 mod moving;
 mod own_identity;
 mod receive;
+mod search;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -19,7 +21,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use foca::{Foca, PostcardCodec, State};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,7 @@ use super::{
     profile,
     rate::Bucket,
     records::{self, MAX_RECORDS, Shared},
-    seeds::{Company, pause_alone},
+    seeds::Company,
     table::Table,
     wire::{DropReason, ENVELOPE, Kind, MAX_FRAME},
 };
@@ -62,8 +63,6 @@ const MAX_IN_PACKET: usize = 128;
 const SYNC_PERIOD: Duration = Duration::from_secs(30);
 /// Until an exchange succeeded, another peer is tried this often.
 const SYNC_RETRY: Duration = Duration::from_secs(1);
-/// How often missing members and silent seeds are looked for.
-const SEARCH_PERIOD: Duration = Duration::from_secs(1);
 /// How often somebody is told which records we have, while there are any.
 const DIGEST_PERIOD: Duration = Duration::from_secs(5);
 /// Of records that a sync brings, so many are told on at once. More come from
@@ -73,16 +72,6 @@ const MAX_TOLD_ON: usize = 64;
 /// The goodbye is said three times in all.
 const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
 const GOODBYE_REPEATS: u8 = 2;
-/// How often a second somebody in the cluster tries to reach a member that
-/// failed lately, and one that failed in the last day.
-const KNOCKS_AT_MISSING: usize = 20;
-const KNOCKS_AT_LONG_DOWN: usize = 4;
-/// A balancer whose lifeline ended is greeted this often, for so long: its
-/// next life is found before it has looked for anyone.
-const HUNT_PERIOD: Duration = Duration::from_millis(150);
-const HUNT_TIME: Duration = Duration::from_secs(10);
-/// The most balancers that are looked for in this way.
-const MAX_HUNTED: usize = 64;
 
 /// What two nodes tell each other in a state sync.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -244,15 +233,6 @@ impl Core {
         }
     }
 
-    /// The addresses to look for the cluster at.
-    pub(super) fn set_seeds(&mut self, seeds: Vec<SocketAddr>, now: Instant) {
-        self.effects.now = now;
-        self.seeds = seeds;
-        if self.life == Life::Running {
-            self.greet_seeds();
-        }
-    }
-
     /// Says what an operator wants of a server to everyone, this node too.
     pub(super) fn declare(&mut self, service: Name, server: Name, wish: Wish, now: Instant) {
         self.effects.now = now;
@@ -347,20 +327,6 @@ impl Core {
     /// How many members keep a lifeline to us.
     pub(super) fn lines_standing(&self) -> usize {
         self.lines.count()
-    }
-
-    /// Looks for the next life of a balancer, whose end of our lifeline to it
-    /// closed.
-    pub(super) fn hunt(&mut self, lost: MemberId, now: Instant) {
-        self.effects.now = now;
-        if self.life != Life::Running || self.hunted.len() >= MAX_HUNTED {
-            return;
-        }
-        if !std::mem::replace(&mut self.hunting, true) {
-            self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
-        }
-        self.hunted.insert(lost.addr, (lost.epoch, now));
-        self.greet([lost.addr]);
     }
 
     /// To be called after a batch of inputs, before the outputs are taken.
@@ -486,16 +452,6 @@ impl Core {
 
     // --- messages ---
 
-    /// A hunt ends with a word of the next life, or of the same one: then only
-    /// its line broke. That word must be fresh, not one from before its end.
-    fn note_sign_of_life(&mut self, id: MemberId) {
-        if let Some((epoch, since)) = self.hunted.get(&id.addr)
-            && (id.epoch > *epoch || self.effects.now >= *since + HUNT_PERIOD)
-        {
-            self.hunted.remove(&id.addr);
-        }
-    }
-
     /// A member tells which records it has: if they are not ours, one of us
     /// missed something.
     fn receive_digest(&mut self, body: &[u8]) -> Result<(), DropReason> {
@@ -580,104 +536,6 @@ impl Core {
     }
 
     // --- timers ---
-
-    /// Looks for seeds that are silent and for members that are missing.
-    fn search(&mut self) {
-        if self.life != Life::Running {
-            return;
-        }
-        self.greet_seeds();
-        self.knock();
-        self.sync_when_due();
-        self.tell_digest();
-        self.table.expire(self.effects.now);
-        self.forget_long_down();
-        let pause = match self.alone_since {
-            Some(since) => pause_alone(self.effects.now - since),
-            None => SEARCH_PERIOD,
-        };
-        self.effects.set_timer(pause, Due::Search);
-    }
-
-    fn active_seeds(&self) -> Vec<SocketAddr> {
-        let seeds = self.seeds.iter().copied();
-        seeds.filter(|seed| self.table.is_active(*seed)).collect()
-    }
-
-    /// Looks for the next life of a seed that ended, be it with a goodbye:
-    /// who restarts a load balancer says one too.
-    fn hunt_if_gone(&mut self, seed: SocketAddr) {
-        if self.table.is_active(seed) {
-            return;
-        }
-        if let Some(id) = self.known_at(seed).map(Id::member_id) {
-            self.hunt(id, self.effects.now);
-        }
-    }
-
-    fn hunt_on(&mut self) {
-        let now = self.effects.now;
-        self.hunted.retain(|_, (_, since)| now < *since + HUNT_TIME);
-        self.hunting = !self.hunted.is_empty() && self.life == Life::Running;
-        if !self.hunting {
-            return;
-        }
-        let lost: Vec<_> = self.hunted.keys().copied().collect();
-        self.greet(lost);
-        self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
-    }
-
-    fn greet_seeds(&mut self) {
-        let silent: Vec<_> = self.silent_seeds().collect();
-        self.greet(silent);
-    }
-
-    fn greet(&mut self, whom: impl IntoIterator<Item = SocketAddr>) {
-        let hello = Bytes::from(admit::hello(self.foca.identity()));
-        self.effects
-            .sends
-            .extend(whom.into_iter().map(|to| Outgoing {
-                to,
-                kind: Kind::Hello,
-                body: hello.clone(),
-            }));
-    }
-
-    fn silent_seeds(&self) -> impl Iterator<Item = SocketAddr> {
-        let own = self.foca.identity().addr();
-        self.seeds
-            .iter()
-            .copied()
-            .filter(move |seed| *seed != own && !self.table.is_active(*seed))
-    }
-
-    /// A member that comes back without seeds of its own is found by this, and
-    /// so is the other part of a cluster that was cut in two. The whole cluster
-    /// knocks as often as [`KNOCKS_AT_MISSING`] says, however large it is.
-    fn knock(&mut self) {
-        let mut missing: Vec<_> = self.table.missing().cloned().collect();
-        let mut knocks = KNOCKS_AT_MISSING;
-        if missing.is_empty() {
-            missing = self.long_down();
-            knocks = KNOCKS_AT_LONG_DOWN;
-        }
-        let turn = self.rng.random_range(0..self.size.max(knocks)) < knocks;
-        if missing.is_empty() || !turn {
-            return;
-        }
-        let chosen = self.rng.random_range(0..missing.len());
-        if let Some(id) = missing.into_iter().nth(chosen) {
-            self.announce(id);
-        }
-    }
-
-    fn long_down(&self) -> Vec<Id> {
-        self.foca
-            .iter_membership_state()
-            .filter(|known| known.state() == State::Down && !known.id().leaving())
-            .map(|known| known.id().clone())
-            .collect()
-    }
 
     fn sync_when_due(&mut self) {
         if self.effects.now < self.next_sync || !self.has_peers() {
