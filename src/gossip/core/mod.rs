@@ -9,101 +9,47 @@ pub(super) mod admit;
 mod answers;
 mod due;
 mod effects;
+mod farewell;
 mod hunt;
 mod moving;
 mod own_identity;
 mod receive;
+mod roster;
 mod search;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
-    time::Duration,
 };
 
 use foca::{Foca, PostcardCodec, State};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+pub(super) use self::roster::Roster;
 use self::{
-    answers::{Answer, CORRECTION_PAUSE},
+    answers::Answer,
     due::Due,
     effects::{Effects, Outgoing},
 };
 use super::{
     admission::Admission,
-    identity::{Id, MAX_ID, MetaError},
+    identity::{Id, MetaError},
     lifeline::{LineNews, Lines},
     profile,
     rate::Bucket,
-    records::{self, MAX_RECORDS, Shared},
+    records::Shared,
     seeds::Company,
     table::Table,
-    wire::{DropReason, ENVELOPE, Kind, MAX_FRAME},
+    wire::{DropReason, Kind},
 };
-use crate::membership::{
-    Intent, MemberEvent, MemberId, MemberState, MemberView, Meta, Name, Version, Wish,
-};
+use crate::membership::{MemberEvent, MemberId, MemberState, MemberView, Meta};
 
 /// The most members that are kept, the dead ones of a day included.
 pub(super) const MAX_MEMBERS: usize = 4096;
-/// The most that a roster takes: besides the ids the incarnations, and the
-/// two counts and the speaker's own id.
-const MAX_ROSTER: usize =
-    MAX_MEMBERS * (MAX_ID + MAX_VARINT_16) + MAX_RECORDS * records::MAX_ENCODED + 2 * MAX_ID;
+/// The most bytes of an incarnation.
 const MAX_VARINT_16: usize = 3;
-const _: () = assert!(
-    MAX_ROSTER + ENVELOPE <= MAX_FRAME,
-    "a full roster fits a frame"
-);
-/// The most members that one packet can name: its size by the smallest id.
-const MAX_IN_PACKET: usize = 128;
-
-const SYNC_PERIOD: Duration = Duration::from_secs(30);
-/// Until an exchange succeeded, another peer is tried this often.
-const SYNC_RETRY: Duration = Duration::from_secs(1);
-/// How often somebody is told which records we have, while there are any.
-const DIGEST_PERIOD: Duration = Duration::from_secs(5);
-/// Of records that a sync brings, so many are told on at once. More come from
-/// a part of the cluster that was cut off; digests bring those everywhere
-/// without filling every packet for a minute.
-const MAX_TOLD_ON: usize = 64;
-/// The goodbye is said three times in all.
-const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
-const GOODBYE_REPEATS: u8 = 2;
-
-/// What two nodes tell each other in a state sync.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Roster {
-    /// The node that speaks.
-    from: Id,
-    /// The members it knows to be alive, with their incarnation.
-    members: Vec<(Id, u16)>,
-    /// What operators want, as far as it knows.
-    records: Vec<Intent>,
-}
-
-impl Roster {
-    #[cfg(test)]
-    pub(super) fn forged(from: Id, members: Vec<(Id, u16)>) -> Self {
-        Self {
-            from,
-            members,
-            records: Vec::new(),
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn speaker(&self) -> &Id {
-        &self.from
-    }
-
-    /// The address of the node that speaks.
-    pub(super) fn addr(&self) -> SocketAddr {
-        self.from.addr()
-    }
-}
 
 /// The start of a core.
 #[derive(Debug)]
@@ -233,83 +179,6 @@ impl Core {
         }
     }
 
-    /// Says what an operator wants of a server to everyone, this node too.
-    pub(super) fn declare(&mut self, service: Name, server: Name, wish: Wish, now: Instant) {
-        self.effects.now = now;
-        if self.life != Life::Running {
-            return;
-        }
-        self.wind_records();
-        let intent = Intent {
-            service,
-            server,
-            wish,
-            version: Version {
-                clock: self.records.lock().next_clock(),
-                writer: self.foca.identity().addr(),
-            },
-        };
-        self.tell_on(&intent);
-        self.tell_all();
-    }
-
-    /// Says goodbye. It is over once [`Core::is_gone`].
-    pub(super) fn leave(&mut self, now: Instant) {
-        self.effects.now = now;
-        if self.life != Life::Running {
-            return;
-        }
-        self.life = Life::Leaving {
-            repeats: GOODBYE_REPEATS,
-        };
-        tolerate(self.foca.set_config(profile::leaving(self.size)));
-        let farewell = self.foca.identity().farewell();
-        tolerate(self.foca.change_identity(farewell, &mut self.effects));
-        tolerate(self.foca.leave_cluster(&mut self.effects));
-        self.effects.set_timer(GOODBYE_PERIOD, Due::Goodbye);
-        self.local_changed = true;
-    }
-
-    /// Takes over what a peer told in a state sync.
-    pub(super) fn merge(&mut self, roster: Roster, now: Instant) -> Result<(), DropReason> {
-        self.effects.now = now;
-        if self.life != Life::Running {
-            return Ok(());
-        }
-        let roster = self.admit_roster(roster)?;
-        self.merge_records(roster.records);
-        let own = self.foca.identity().addr();
-        let (ours, theirs): (Vec<_>, Vec<_>) = std::iter::once((roster.from, 0))
-            .chain(roster.members)
-            .take(MAX_MEMBERS)
-            .filter(|(id, _)| id.reachable())
-            .partition(|(id, _)| id.addr() == own);
-        for (id, _) in ours {
-            self.outlive(&id);
-        }
-        let mut room = MAX_MEMBERS.saturating_sub(self.known());
-        let updates: Vec<_> = theirs
-            .into_iter()
-            .filter(|(id, _)| {
-                if self.known_at(id.addr()).is_some() {
-                    return true;
-                }
-                let fits = room > 0;
-                room = room.saturating_sub(1);
-                fits
-            })
-            .map(|(id, incarnation)| foca::Member::new(id, incarnation, State::Alive))
-            .collect();
-        let mut updates = updates.into_iter();
-        // Whoever speaks may be news to everyone. The rest, the first time,
-        // is news to nobody but us.
-        self.apply(updates.by_ref().take(1), true);
-        self.apply(updates, self.synced);
-        self.synced = true;
-        self.plan_sync();
-        Ok(())
-    }
-
     /// Takes in what became of a lifeline to us.
     pub(super) fn follow_line(&mut self, news: LineNews, now: Instant) {
         self.effects.now = now;
@@ -415,23 +284,6 @@ impl Core {
         std::iter::once(local).chain(self.table.rows()).collect()
     }
 
-    /// What to tell in a state sync, to the node at `peer` where it is known.
-    pub(super) fn roster(&self, peer: Option<SocketAddr>) -> Roster {
-        let members = self
-            .foca
-            .iter_membership_state()
-            // Of the peer itself everything is told: it must learn of a
-            // former life that is ahead of it.
-            .filter(|known| known.state() == State::Alive || Some(known.id().addr()) == peer)
-            .map(|known| (known.id().clone(), known.incarnation()))
-            .collect();
-        Roster {
-            from: self.foca.identity().clone(),
-            members,
-            records: self.records.lock().all(),
-        }
-    }
-
     /// The addresses of the members that are there, this node's first.
     #[cfg(test)]
     pub(super) fn there(&self) -> impl Iterator<Item = SocketAddr> {
@@ -439,35 +291,7 @@ impl Core {
         own.into_iter().chain(self.table.active())
     }
 
-    #[cfg(test)]
-    pub(super) fn records_digest(&self) -> u64 {
-        self.records.lock().digest()
-    }
-
-    #[cfg(test)]
-    pub(super) fn wishes(&self) -> Vec<Wish> {
-        let records = self.records.lock().all();
-        records.into_iter().map(|record| record.wish).collect()
-    }
-
     // --- messages ---
-
-    /// A member tells which records it has: if they are not ours, one of us
-    /// missed something.
-    fn receive_digest(&mut self, body: &[u8]) -> Result<(), DropReason> {
-        let (sender, digest): (SocketAddr, u64) =
-            postcard::from_bytes(body).map_err(|_| DropReason::Malformed)?;
-        let differs = digest != self.records.lock().digest();
-        if differs
-            && self.table.is_active(sender)
-            // One for all: a roster is large, and who sends a digest may be
-            // another than it says.
-            && self.may_answer(self.foca.identity().addr(), Answer::Records, CORRECTION_PAUSE)
-        {
-            self.syncs.push_back(sender);
-        }
-        Ok(())
-    }
 
     fn announce(&mut self, id: Id) {
         tolerate(self.foca.announce(id, &mut self.effects));
@@ -482,96 +306,18 @@ impl Core {
 
     // --- records ---
 
-    /// Takes over what operators want, as a peer knows it.
-    fn merge_records(&mut self, records: Vec<Intent>) {
-        self.wind_records();
-        let mut told_on = 0;
-        for intent in records.into_iter().take(MAX_RECORDS) {
-            // The first time it is news to nobody but us.
-            if !self.synced || told_on == MAX_TOLD_ON {
-                self.records.lock().offer(intent);
-            } else if self.tell_on(&intent) {
-                told_on += 1;
-            }
-        }
-    }
-
-    /// Takes a record over and broadcasts it, if it is new.
-    fn tell_on(&mut self, intent: &Intent) -> bool {
-        self.foca
-            .add_broadcast(&records::encode(intent))
-            .unwrap_or(false)
-    }
-
-    fn wind_records(&mut self) {
-        self.records.lock().set_clock(self.wall_clock());
-    }
-
     /// Unix milliseconds, by the clock as it was at the start.
     fn wall_clock(&self) -> u64 {
         self.unix_ms + (self.effects.now - self.born).as_millis() as u64
     }
 
-    /// Tells somebody which records we have: broadcasts may get lost.
-    fn tell_digest(&mut self) {
-        let now = self.effects.now;
-        let (empty, digest) = {
-            let records = self.records.lock();
-            (records.is_empty(), records.digest())
-        };
-        if now < self.next_digest || empty {
-            return;
-        }
-        let Some(to) = self.random_peer() else {
-            return;
-        };
-        self.next_digest = now + DIGEST_PERIOD;
-        let own = self.foca.identity().addr();
-        let body = postcard::to_allocvec(&(own, digest)).unwrap_or_default();
-        self.effects.sends.push_back(Outgoing {
-            to,
-            kind: Kind::Digest,
-            body: body.into(),
-        });
-    }
-
     // --- timers ---
-
-    fn sync_when_due(&mut self) {
-        if self.effects.now < self.next_sync || !self.has_peers() {
-            return;
-        }
-        let peer = self.random_peer();
-        self.syncs.extend(peer);
-        self.plan_sync();
-    }
 
     fn random_peer(&mut self) -> Option<SocketAddr> {
         let peers = self.foca.num_members();
         let chosen = (peers > 0).then(|| self.rng.random_range(0..peers))?;
         let peer = self.foca.iter_members().nth(chosen)?;
         Some(peer.id().addr())
-    }
-
-    fn plan_sync(&mut self) {
-        let pause = if self.synced { SYNC_PERIOD } else { SYNC_RETRY };
-        // Spread, so that nodes started together do not all sync at once.
-        let pause = pause.mul_f64(self.rng.random_range(0.9..1.1));
-        self.next_sync = self.effects.now + pause;
-    }
-
-    fn repeat_goodbye(&mut self) {
-        let Life::Leaving { repeats } = self.life else {
-            return;
-        };
-        tolerate(self.foca.gossip(&mut self.effects));
-        self.life = match repeats.checked_sub(1) {
-            None | Some(0) => Life::Gone,
-            Some(repeats) => {
-                self.effects.set_timer(GOODBYE_PERIOD, Due::Goodbye);
-                Life::Leaving { repeats }
-            }
-        };
     }
 
     // --- after a batch ---
