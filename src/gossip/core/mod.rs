@@ -4,6 +4,12 @@
 //! caller takes out what there is to send, to tell and to wait for. The core
 //! never reads a clock, never logs and never waits, so a simulation can run
 //! many of them over virtual time.
+//!
+//! Here are the life of a core and its ways in and out. [`admit`], [`receive`]
+//! and [`answers`] take what comes in; [`due`] and [`effects`] serve foca;
+//! [`own_identity`], [`moving`] and [`farewell`] are about this node,
+//! [`search`], [`hunt`] and [`roster`] about the others, [`wishes`] about what
+//! operators want of servers.
 
 pub(super) mod admit;
 mod answers;
@@ -188,16 +194,6 @@ impl Core {
         }
     }
 
-    /// How many members say of themselves what cannot be read.
-    pub(super) fn unreadable(&self) -> usize {
-        self.table.unreadable()
-    }
-
-    /// How many members keep a lifeline to us.
-    pub(super) fn lines_standing(&self) -> usize {
-        self.lines.count()
-    }
-
     /// To be called after a batch of inputs, before the outputs are taken.
     pub(super) fn settle(&mut self) {
         self.reconnect_after_rejoin();
@@ -220,6 +216,30 @@ impl Core {
             self.hunt_if_gone(seed);
         }
         self.resize();
+    }
+
+    /// Notes when the first peer came and when the last one went.
+    fn note_company(&mut self) {
+        match (self.alone_since, self.has_peers()) {
+            (Some(_), true) => {
+                self.alone_since = None;
+                self.next_sync = self.effects.now;
+                self.sync_when_due();
+            }
+            (None, false) => {
+                self.alone_since = Some(self.effects.now);
+                self.synced = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn resize(&mut self) {
+        let size = self.foca.num_members() + 1;
+        if size != self.size && self.life == Life::Running {
+            self.size = size;
+            tolerate(self.foca.set_config(profile::running(size)));
+        }
     }
 
     // --- outputs ---
@@ -284,6 +304,16 @@ impl Core {
         std::iter::once(local).chain(self.table.rows()).collect()
     }
 
+    /// How many members say of themselves what cannot be read.
+    pub(super) fn unreadable(&self) -> usize {
+        self.table.unreadable()
+    }
+
+    /// How many members keep a lifeline to us.
+    pub(super) fn lines_standing(&self) -> usize {
+        self.lines.count()
+    }
+
     /// The addresses of the members that are there, this node's first.
     #[cfg(test)]
     pub(super) fn there(&self) -> impl Iterator<Item = SocketAddr> {
@@ -291,7 +321,20 @@ impl Core {
         own.into_iter().chain(self.table.active())
     }
 
-    // --- messages ---
+    // --- what the parts share ---
+
+    /// Unix milliseconds, by the clock as it was at the start.
+    fn wall_clock(&self) -> u64 {
+        self.unix_ms + (self.effects.now - self.born).as_millis() as u64
+    }
+
+    fn apply(&mut self, updates: impl Iterator<Item = foca::Member<Id>>, do_broadcast: bool) {
+        self.effects.stirred = true;
+        tolerate(
+            self.foca
+                .apply_many(updates, do_broadcast, &mut self.effects),
+        );
+    }
 
     fn announce(&mut self, id: Id) {
         tolerate(self.foca.announce(id, &mut self.effects));
@@ -304,58 +347,15 @@ impl Core {
         tolerate(self.foca.set_config(profile::running(self.size)));
     }
 
-    // --- records ---
-
-    /// Unix milliseconds, by the clock as it was at the start.
-    fn wall_clock(&self) -> u64 {
-        self.unix_ms + (self.effects.now - self.born).as_millis() as u64
+    fn has_peers(&self) -> bool {
+        self.foca.num_members() > 0
     }
-
-    // --- timers ---
 
     fn random_peer(&mut self) -> Option<SocketAddr> {
         let peers = self.foca.num_members();
         let chosen = (peers > 0).then(|| self.rng.random_range(0..peers))?;
         let peer = self.foca.iter_members().nth(chosen)?;
         Some(peer.id().addr())
-    }
-
-    // --- after a batch ---
-
-    /// Notes when the first peer came and when the last one went.
-    fn note_company(&mut self) {
-        match (self.alone_since, self.has_peers()) {
-            (Some(_), true) => {
-                self.alone_since = None;
-                self.next_sync = self.effects.now;
-                self.sync_when_due();
-            }
-            (None, false) => {
-                self.alone_since = Some(self.effects.now);
-                self.synced = false;
-            }
-            _ => {}
-        }
-    }
-
-    fn resize(&mut self) {
-        let size = self.foca.num_members() + 1;
-        if size != self.size && self.life == Life::Running {
-            self.size = size;
-            tolerate(self.foca.set_config(profile::running(size)));
-        }
-    }
-
-    fn apply(&mut self, updates: impl Iterator<Item = foca::Member<Id>>, do_broadcast: bool) {
-        self.effects.stirred = true;
-        tolerate(
-            self.foca
-                .apply_many(updates, do_broadcast, &mut self.effects),
-        );
-    }
-
-    fn has_peers(&self) -> bool {
-        self.foca.num_members() > 0
     }
 
     pub(super) fn known(&self) -> usize {
