@@ -23,8 +23,8 @@ use tokio::{
 use tracing::{error, field::display, info, warn};
 
 use super::{
-    Declaration, Demand, Published,
     core::{Core, Roster},
+    handle::{Declaration, Demand, Published},
     lifeline::{Keeper, LineNews},
     outbox::Outbox,
     port::Dropped,
