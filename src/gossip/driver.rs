@@ -7,11 +7,9 @@
 //! node to the others.
 
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use tokio::{
@@ -20,7 +18,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::{error, field::display, info, warn};
+use tracing::{error, info};
 
 use super::{
     core::{Core, Roster},
@@ -31,14 +29,13 @@ use super::{
     rate::Rates,
     seeds::Company,
     sync::{self, Request},
+    warnings::Warnings,
     wire::{Counters, DropReason, Envelope, MAX_PACKET},
 };
 use crate::membership::{MemberEvent, MemberId, Meta};
 
 /// Datagrams taken in one round, so that a flood cannot keep timers waiting.
 const MAX_DRAINED: usize = 256;
-/// Of warnings about packets for the same reason, at most one in this time.
-const WARNING_PAUSE: Duration = Duration::from_mins(1);
 
 /// What the driver works with.
 pub(super) struct Driver {
@@ -336,65 +333,5 @@ impl Driver {
         let company = self.core.company();
         self.company
             .send_if_modified(|known| std::mem::replace(known, company) != company);
-    }
-}
-
-/// Warnings about packets, for each reason: whoever can send one must not fill
-/// the log.
-#[derive(Debug, Default)]
-pub(super) struct Warnings {
-    /// By reason, when the next may be told, and how many have not been.
-    told: HashMap<DropReason, (Instant, u64)>,
-}
-
-impl Warnings {
-    fn dropped(
-        &mut self,
-        from: SocketAddr,
-        reason: DropReason,
-        about: Option<SocketAddr>,
-        now: Instant,
-    ) {
-        let about = about.map(display);
-        match self.count(reason, now) {
-            Some(1) => warn!(%from, about, %reason, "dropped a gossip packet"),
-            Some(packets) => {
-                warn!(%from, about, %reason, packets, "dropped gossip packets, the last one from there");
-            }
-            None => {}
-        }
-    }
-
-    /// Counts a packet; how many there are to tell of, if it is time to.
-    fn count(&mut self, reason: DropReason, now: Instant) -> Option<u64> {
-        let (next, untold) = self.told.entry(reason).or_insert((now, 0));
-        *untold += 1;
-        if now < *next {
-            return None;
-        }
-        *next = now + WARNING_PAUSE;
-        Some(std::mem::take(untold))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_each_reason_the_first_packet_is_told_and_once_a_minute_how_many_more() {
-        let (mut warnings, start) = (Warnings::default(), Instant::now());
-        let mut told = |reason, seconds| {
-            let now = start + Duration::from_secs(seconds);
-            warnings.count(reason, now)
-        };
-        let (key, foreign) = (DropReason::BadKey, DropReason::Foreign);
-        assert_eq!(told(key, 0), Some(1));
-        assert_eq!(told(foreign, 1), Some(1));
-        let quiet = (1..60).filter_map(|second| told(key, second));
-        assert_eq!(quiet.count(), 0);
-        assert_eq!(told(key, 60), Some(60));
-        assert_eq!(told(key, 61), None);
-        assert_eq!(told(foreign, 1000), Some(1));
     }
 }

@@ -36,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod warnings;
 mod wire;
 
 use std::{
@@ -63,12 +64,13 @@ pub use self::{
 };
 use self::{
     core::{Birth, Core},
-    driver::{Driver, Warnings},
+    driver::Driver,
     handle::{Demand, Published},
     lifeline::Keeper,
     outbox::Outbox,
     port::Inbox,
     rate::Rates,
+    warnings::Warnings,
     wire::Envelope,
 };
 use crate::membership::{MemberEvent, Meta, Name};
