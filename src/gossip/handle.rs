@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    core::Core,
     identity::{Id, MetaError},
     wire::{Counters, Envelope, Keyring},
 };
@@ -103,4 +104,13 @@ pub(super) struct Declaration {
 pub(super) struct Published {
     pub(super) members: Arc<Vec<MemberView>>,
     pub(super) local: MemberId,
+}
+
+impl Published {
+    pub(super) fn of(core: &Core) -> Self {
+        Self {
+            members: Arc::new(core.view()),
+            local: core.local(),
+        }
+    }
 }

@@ -18,8 +18,10 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzz;
 mod handle;
+mod helpers;
 mod hosts;
 mod identity;
+mod inputs;
 mod lifeline;
 mod outbox;
 mod own_address;
@@ -36,19 +38,20 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod transport;
 mod warnings;
 mod wire;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
+    net::{TcpListener, UdpSocket},
     sync::{mpsc, watch},
-    task::JoinSet,
     time::Instant,
 };
 use tracing::warn;
@@ -64,30 +67,14 @@ pub use self::{
 };
 use self::{
     core::{Birth, Core},
-    driver::Driver,
-    handle::{Demand, Published},
-    lifeline::Keeper,
-    outbox::Outbox,
-    port::Inbox,
-    rate::Rates,
-    warnings::Warnings,
+    driver::{Driver, Outputs},
+    handle::Published,
+    helpers::Helpers,
+    seeds::Company,
+    transport::Transport,
     wire::Envelope,
 };
 use crate::membership::{MemberEvent, Meta, Name};
-
-/// The resolver sends a list when it changed and waits while one is unread.
-const SEED_QUEUE: usize = 1;
-/// Each exchange waits for its answer, so there are no more than these.
-const REQUEST_QUEUE: usize = 32;
-/// As many as are kept: whoever sets a whole cluster's servers at once finds
-/// room.
-const DECLARATION_QUEUE: usize = records::MAX_RECORDS;
-/// Whoever finds the own address waits while the last one is not taken on.
-const MOVE_QUEUE: usize = 1;
-/// Whoever watches a lifeline waits while as many have something to tell.
-const LINE_QUEUE: usize = 64;
-/// Whoever dropped a frame waits while as many are to be counted.
-const DROP_QUEUE: usize = 64;
 
 /// How a node takes part.
 #[derive(Debug)]
@@ -135,96 +122,47 @@ pub fn spawn(
     settings: Settings,
     events: mpsc::Sender<MemberEvent>,
 ) -> Result<Handle, StartError> {
-    let now = Instant::now();
     let addr = advertised(&settings, &sockets)?;
-    if !settings.admission.admits_elsewhere(addr.ip()) {
-        warn!(
-            "no node elsewhere hears this one at {}, unless its --gossip-allow admits that; with \
-             a key (`tidings keygen`) every address may take part",
-            addr.ip()
-        );
-    }
-    let core = Core::new(&Birth {
-        addr,
-        meta: settings.meta.clone(),
-        admission: settings.admission.clone(),
-        unix_ms: unix_ms(),
-        now,
-        seed: rand::random(),
-    })?;
-    let socket = tokio::net::UdpSocket::from_std(sockets.udp)?;
-    let listener = tokio::net::TcpListener::from_std(sockets.tcp)?;
-    let envelope = Arc::new(Envelope::new(settings.cluster, settings.keyring));
-    let counters = Arc::new(Counters::default());
+    warn_if_unheard(&settings.admission, addr.ip());
+    let core = Core::new(&birth(&settings, addr))?;
+    let listener = TcpListener::from_std(sockets.tcp)?;
+    let socket = UdpSocket::from_std(sockets.udp)?;
+    let envelope = Envelope::new(settings.cluster, settings.keyring);
+    let transport = Transport::new(socket, envelope);
 
-    let (demand_sender, demands) = watch::channel(Demand {
-        meta: settings.meta,
-        leave: false,
-    });
-    let (declare, declarations) = mpsc::channel(DECLARATION_QUEUE);
-    let (publish, published) = watch::channel(Published {
-        members: Arc::new(core.view()),
-        local: core.local(),
-    });
-    let (company_sender, company) = watch::channel(seeds::Company::Alone);
-    let (seed_sender, seeds) = mpsc::channel(SEED_QUEUE);
-    let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
-    let (line_sender, lines) = mpsc::channel(LINE_QUEUE);
-    let (drop_sender, drops) = mpsc::channel(DROP_QUEUE);
-    let (lost_sender, lost) = mpsc::channel(LINE_QUEUE);
-    let (move_sender, moves) = mpsc::channel(MOVE_QUEUE);
-
-    let driver = Driver {
-        core,
-        socket,
-        envelope: Arc::clone(&envelope),
-        counters: Arc::clone(&counters),
-        demands,
-        declarations,
-        seeds,
-        requests,
-        lines,
-        drops,
-        lost,
-        moves,
-        found: settings.found,
-        keeper: Keeper::new(Arc::clone(&envelope), lost_sender),
+    let (senders, inputs) = inputs::channels(settings.meta);
+    let (publish, published) = watch::channel(Published::of(&core));
+    let (tell_company, company) = watch::channel(Company::Alone);
+    let handle = Handle {
+        demands: senders.demands,
+        declarations: senders.declarations,
+        published,
+        envelope: Arc::clone(&transport.envelope),
+        counters: Arc::clone(&transport.counters),
+    };
+    let helpers = Helpers {
+        listener,
+        envelope: Arc::clone(&transport.envelope),
+        admission: settings.admission,
+        inbox: senders.inbox,
+        seeds: settings.seeds,
+        resolved: senders.seeds,
+        company,
+        found: settings.found.then_some(addr.ip()),
+        moves: senders.moves,
+    };
+    let outputs = Outputs {
         events,
         published: publish,
-        company: company_sender,
-        outbox: Outbox::default(),
-        exchanges: JoinSet::new(),
-        warnings: Warnings::default(),
-        rates: Rates::new(now),
+        company: tell_company,
     };
-    let waiting = seeds::tell_of_silence(settings.seeds.clone(), company.clone());
-    let following = settings.found.then(|| {
-        let seeds = settings.seeds.clone();
-        own_address::follow(addr.ip(), seeds, company.clone(), move_sender)
-    });
-    let resolving = seeds::resolve_for_ever(settings.seeds, company, seed_sender);
-    let inbox = Inbox {
-        requests: request_sender,
-        lines: line_sender,
-        drops: drop_sender,
-    };
-    let serving = port::serve(listener, Arc::clone(&envelope), settings.admission, inbox);
+    let driver = Driver::new(core, transport, inputs, outputs, settings.found);
     tokio::spawn(async move {
         // They end with the driver: dropping the set aborts them.
-        let mut helpers = JoinSet::new();
-        helpers.spawn(waiting);
-        helpers.spawn(resolving);
-        helpers.spawn(serving);
-        following.map(|following| helpers.spawn(following));
+        let _tasks = helpers.start();
         driver.run().await;
     });
-    Ok(Handle {
-        demands: demand_sender,
-        declarations: declare,
-        published,
-        envelope,
-        counters,
-    })
+    Ok(handle)
 }
 
 fn advertised(settings: &Settings, sockets: &Sockets) -> Result<SocketAddr, StartError> {
@@ -237,6 +175,26 @@ fn advertised(settings: &Settings, sockets: &Sockets) -> Result<SocketAddr, Star
         return Err(StartError::Advertise(addr));
     }
     Ok(addr)
+}
+
+fn warn_if_unheard(admission: &Admission, own: IpAddr) {
+    if !admission.admits_elsewhere(own) {
+        warn!(
+            "no node elsewhere hears this one at {own}, unless its --gossip-allow admits that; \
+             with a key (`tidings keygen`) every address may take part"
+        );
+    }
+}
+
+fn birth(settings: &Settings, addr: SocketAddr) -> Birth {
+    Birth {
+        addr,
+        meta: settings.meta.clone(),
+        admission: settings.admission.clone(),
+        unix_ms: unix_ms(),
+        now: Instant::now(),
+        seed: rand::random(),
+    }
 }
 
 fn unix_ms() -> u64 {

@@ -33,12 +33,8 @@ use foca::{Foca, PostcardCodec, State};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::Instant;
 
-pub(super) use self::roster::Roster;
-use self::{
-    answers::Answer,
-    due::Due,
-    effects::{Effects, Outgoing},
-};
+use self::{answers::Answer, due::Due, effects::Effects};
+pub(super) use self::{effects::Outgoing, roster::Roster};
 use super::{
     admission::Admission,
     identity::{Id, MetaError},
