@@ -7,67 +7,61 @@
 //! node to the others.
 
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use tokio::{
-    net::UdpSocket,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tracing::{error, field::display, info, warn};
+use tracing::{error, info};
 
 use super::{
-    Declaration, Demand, Published,
     core::{Core, Roster},
+    handle::{Declaration, Demand, Published},
+    inputs::Inputs,
     lifeline::{Keeper, LineNews},
     outbox::Outbox,
     port::Dropped,
     rate::Rates,
     seeds::Company,
     sync::{self, Request},
-    wire::{Counters, DropReason, Envelope, MAX_PACKET},
+    transport::Transport,
+    warnings::Warnings,
+    wire::{Counters, DropReason, MAX_PACKET},
 };
 use crate::membership::{MemberEvent, MemberId, Meta};
 
 /// Datagrams taken in one round, so that a flood cannot keep timers waiting.
 const MAX_DRAINED: usize = 256;
-/// Of warnings about packets for the same reason, at most one in this time.
-const WARNING_PAUSE: Duration = Duration::from_mins(1);
+/// Whoever keeps a lifeline waits while as many have lost theirs.
+const LOST_QUEUE: usize = 64;
 
-/// What the driver works with.
+/// The task, and what it works with.
 pub(super) struct Driver {
-    pub(super) core: Core,
-    pub(super) socket: UdpSocket,
-    pub(super) envelope: Arc<Envelope>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) demands: watch::Receiver<Demand>,
-    pub(super) declarations: mpsc::Receiver<Declaration>,
-    pub(super) seeds: mpsc::Receiver<Vec<SocketAddr>>,
-    pub(super) requests: mpsc::Receiver<Request>,
-    /// Of the lifelines that others keep to us.
-    pub(super) lines: mpsc::Receiver<LineNews>,
-    /// Frames of callers that were not heard.
-    pub(super) drops: mpsc::Receiver<Dropped>,
+    core: Core,
+    transport: Transport,
+    inputs: Inputs,
     /// Balancers whose end of our lifeline closed.
-    pub(super) lost: mpsc::Receiver<MemberId>,
-    /// Where this host is to be reached now.
-    pub(super) moves: mpsc::Receiver<IpAddr>,
+    lost: mpsc::Receiver<MemberId>,
     /// Whether the own address was found, and the server announced is there.
-    pub(super) found: bool,
-    pub(super) keeper: Keeper,
+    found: bool,
+    keeper: Keeper,
+    outputs: Outputs,
+    outbox: Outbox,
+    exchanges: JoinSet<io::Result<Roster>>,
+    warnings: Warnings,
+    rates: Rates,
+}
+
+/// Where the driver tells what it knows.
+pub(super) struct Outputs {
     pub(super) events: mpsc::Sender<MemberEvent>,
     pub(super) published: watch::Sender<Published>,
     pub(super) company: watch::Sender<Company>,
-    pub(super) outbox: Outbox,
-    pub(super) exchanges: JoinSet<io::Result<Roster>>,
-    pub(super) warnings: Warnings,
-    pub(super) rates: Rates,
 }
 
 /// Everything that can wake the driver.
@@ -88,10 +82,34 @@ enum Input {
 }
 
 impl Driver {
+    pub(super) fn new(
+        core: Core,
+        transport: Transport,
+        inputs: Inputs,
+        outputs: Outputs,
+        found: bool,
+    ) -> Self {
+        let (lost_sender, lost) = mpsc::channel(LOST_QUEUE);
+        let keeper = Keeper::new(Arc::clone(&transport.envelope), lost_sender);
+        Self {
+            core,
+            transport,
+            inputs,
+            lost,
+            found,
+            keeper,
+            outputs,
+            outbox: Outbox::default(),
+            exchanges: JoinSet::new(),
+            warnings: Warnings::default(),
+            rates: Rates::new(Instant::now()),
+        }
+    }
+
     /// Runs until the goodbye is said or nobody holds a handle any more.
     pub(super) async fn run(mut self) {
         // Until tokio has seen that the socket can send, it refuses to try.
-        self.socket.writable().await.unwrap_or_default();
+        self.transport.socket.writable().await.unwrap_or_default();
         self.round(Instant::now());
         while !self.core.is_gone() {
             let input = self.next().await;
@@ -110,13 +128,16 @@ impl Driver {
                 Input::Line(news) => {
                     self.core.follow_line(news, now);
                     let standing = self.core.lines_standing() as u64;
-                    self.counters.lifelines.store(standing, Ordering::Relaxed);
+                    self.transport
+                        .counters
+                        .lifelines
+                        .store(standing, Ordering::Relaxed);
                 }
                 Input::Dropped(Dropped { from, reason }) => self.dropped(from, reason, None, now),
                 Input::Lost(balancer) => self.core.hunt(balancer, now),
                 Input::Moved(ip) => self.relocate(ip, now),
                 Input::Exchanged(Ok(roster)) => {
-                    Counters::add(&self.counters.synced);
+                    Counters::add(&self.transport.counters.synced);
                     self.merge(roster, now).unwrap_or_default();
                 }
                 // The core tries again with another peer.
@@ -138,11 +159,11 @@ impl Driver {
         let deadline = self.core.deadline();
         tokio::select! {
             biased;
-            changed = self.demands.changed() => match changed {
-                Ok(()) => Input::Demand(self.demands.borrow_and_update().clone()),
+            changed = self.inputs.demands.changed() => match changed {
+                Ok(()) => Input::Demand(self.inputs.demands.borrow_and_update().clone()),
                 Err(_) => Input::Abandoned,
             },
-            room = self.events.reserve(), if !self.outbox.is_empty() => {
+            room = self.outputs.events.reserve(), if !self.outbox.is_empty() => {
                 if let (Ok(room), Some(event)) = (room, self.outbox.pop()) {
                     room.send(event);
                 }
@@ -151,19 +172,19 @@ impl Driver {
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 Input::Deadline
             }
-            Some(declared) = self.declarations.recv() => Input::Declaration(declared),
-            Some(seeds) = self.seeds.recv() => Input::Seeds(seeds),
-            Some(news) = self.lines.recv() => Input::Line(news),
+            Some(declared) = self.inputs.declarations.recv() => Input::Declaration(declared),
+            Some(seeds) = self.inputs.seeds.recv() => Input::Seeds(seeds),
+            Some(news) = self.inputs.lines.recv() => Input::Line(news),
             Some(balancer) = self.lost.recv() => Input::Lost(balancer),
-            Some(ip) = self.moves.recv() => Input::Moved(ip),
-            Some(dropped) = self.drops.recv() => Input::Dropped(dropped),
-            Some(request) = self.requests.recv() => Input::Request(request),
+            Some(ip) = self.inputs.moves.recv() => Input::Moved(ip),
+            Some(dropped) = self.inputs.drops.recv() => Input::Dropped(dropped),
+            Some(request) = self.inputs.requests.recv() => Input::Request(request),
             Some(exchanged) = self.exchanges.join_next() => {
                 Input::Exchanged(exchanged.unwrap_or_else(|error| Err(error.into())))
             }
             // Last, since a flood of packets would keep all others waiting;
             // each round reads the socket anyway. An error shows again there.
-            _ = self.socket.readable() => Input::Readable,
+            _ = self.transport.socket.readable() => Input::Readable,
         }
     }
 
@@ -203,7 +224,7 @@ impl Driver {
     }
 
     fn answer(&mut self, request: Request, now: Instant) {
-        Counters::add(&self.counters.synced);
+        Counters::add(&self.transport.counters.synced);
         let ours = self.core.roster(Some(request.roster.addr()));
         if self.merge(request.roster, now).is_ok() {
             // The peer may have hung up.
@@ -223,7 +244,7 @@ impl Driver {
         // One byte more than allowed, to see that a packet is too large.
         let mut buffer = [0; MAX_PACKET + 1];
         for _ in 0..MAX_DRAINED {
-            match self.socket.try_recv_from(&mut buffer) {
+            match self.transport.socket.try_recv_from(&mut buffer) {
                 Ok((length, from)) => {
                     let packet = buffer.get(..length).unwrap_or_default();
                     self.receive(packet, from, now);
@@ -237,7 +258,7 @@ impl Driver {
     }
 
     fn receive(&mut self, packet: &[u8], from: SocketAddr, now: Instant) {
-        Counters::add(&self.counters.received);
+        Counters::add(&self.transport.counters.received);
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let handled = self.look_into(packet, from, now);
         self.tell_dropped(from, handled, now);
@@ -254,7 +275,7 @@ impl Driver {
         }
         let member = self.core.is_member(from);
         self.rates.admit(from, member, now)?;
-        let opened = self.envelope.open(packet)?;
+        let opened = self.transport.envelope.open(packet)?;
         self.core.receive(from, opened.kind, &opened.body, now)
     }
 
@@ -274,36 +295,20 @@ impl Driver {
         about: Option<SocketAddr>,
         now: Instant,
     ) {
-        Counters::add(self.counters.dropped(reason));
+        Counters::add(self.transport.counters.dropped(reason));
         self.warnings.dropped(from, reason, about, now);
     }
 
     fn send_all(&mut self) {
         while let Some(outgoing) = self.core.next_send() {
-            let packet = self.envelope.seal(outgoing.kind, &outgoing.body);
-            let to = self.reachable_from_here(outgoing.to);
-            // A full buffer or an unreachable host is loss like any other.
-            let counter = match self.socket.try_send_to(&packet, to) {
-                Ok(_) => &self.counters.sent,
-                Err(_) => &self.counters.unsent,
-            };
-            Counters::add(counter);
-        }
-    }
-
-    /// A socket bound to an IPv6 address reaches IPv4 in its mapped form.
-    fn reachable_from_here(&self, to: SocketAddr) -> SocketAddr {
-        let bound_to_v6 = self.socket.local_addr().is_ok_and(|addr| addr.is_ipv6());
-        match to.ip() {
-            IpAddr::V4(ip) if bound_to_v6 => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
-            _ => to,
+            self.transport.send(&outgoing);
         }
     }
 
     fn start_exchanges(&mut self) {
         while let Some(peer) = self.core.next_sync() {
             let ours = self.core.roster(Some(peer));
-            let envelope = Arc::clone(&self.envelope);
+            let envelope = Arc::clone(&self.transport.envelope);
             self.exchanges.spawn(sync::exchange(peer, ours, envelope));
         }
     }
@@ -313,7 +318,7 @@ impl Driver {
             self.outbox.push(event);
         }
         while !self.outbox.is_empty() {
-            let Ok(room) = self.events.try_reserve() else {
+            let Ok(room) = self.outputs.events.try_reserve() else {
                 break;
             };
             if let Some(event) = self.outbox.pop() {
@@ -322,79 +327,21 @@ impl Driver {
         }
         if let Some(members) = self.core.take_view() {
             let unreadable = self.core.unreadable() as u64;
-            self.counters
+            self.transport
+                .counters
                 .unreadable
                 .store(unreadable, Ordering::Relaxed);
             for gone in self.keeper.follow(&members) {
                 self.core.hunt(gone, now);
             }
-            self.published.send_replace(Published {
+            self.outputs.published.send_replace(Published {
                 members: Arc::new(members),
                 local: self.core.local(),
             });
         }
         let company = self.core.company();
-        self.company
+        self.outputs
+            .company
             .send_if_modified(|known| std::mem::replace(known, company) != company);
-    }
-}
-
-/// Warnings about packets, for each reason: whoever can send one must not fill
-/// the log.
-#[derive(Debug, Default)]
-pub(super) struct Warnings {
-    /// By reason, when the next may be told, and how many have not been.
-    told: HashMap<DropReason, (Instant, u64)>,
-}
-
-impl Warnings {
-    fn dropped(
-        &mut self,
-        from: SocketAddr,
-        reason: DropReason,
-        about: Option<SocketAddr>,
-        now: Instant,
-    ) {
-        let about = about.map(display);
-        match self.count(reason, now) {
-            Some(1) => warn!(%from, about, %reason, "dropped a gossip packet"),
-            Some(packets) => {
-                warn!(%from, about, %reason, packets, "dropped gossip packets, the last one from there");
-            }
-            None => {}
-        }
-    }
-
-    /// Counts a packet; how many there are to tell of, if it is time to.
-    fn count(&mut self, reason: DropReason, now: Instant) -> Option<u64> {
-        let (next, untold) = self.told.entry(reason).or_insert((now, 0));
-        *untold += 1;
-        if now < *next {
-            return None;
-        }
-        *next = now + WARNING_PAUSE;
-        Some(std::mem::take(untold))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_each_reason_the_first_packet_is_told_and_once_a_minute_how_many_more() {
-        let (mut warnings, start) = (Warnings::default(), Instant::now());
-        let mut told = |reason, seconds| {
-            let now = start + Duration::from_secs(seconds);
-            warnings.count(reason, now)
-        };
-        let (key, foreign) = (DropReason::BadKey, DropReason::Foreign);
-        assert_eq!(told(key, 0), Some(1));
-        assert_eq!(told(foreign, 1), Some(1));
-        let quiet = (1..60).filter_map(|second| told(key, second));
-        assert_eq!(quiet.count(), 0);
-        assert_eq!(told(key, 60), Some(60));
-        assert_eq!(told(key, 61), None);
-        assert_eq!(told(foreign, 1000), Some(1));
     }
 }

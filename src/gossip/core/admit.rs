@@ -6,7 +6,10 @@ use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
 use foca::{Header, Message};
 
-use super::{Answer, Core, FEED_PAUSE, MAX_IN_PACKET, MAX_MEMBERS, MAX_VARINT_16, Roster};
+use super::{
+    Core, MAX_MEMBERS, MAX_VARINT_16, Roster,
+    answers::{Answer, FEED_PAUSE},
+};
 use crate::{
     gossip::{
         admission::Admission,
@@ -17,6 +20,8 @@ use crate::{
     membership::Role,
 };
 
+/// The most members that one packet can name: its size by the smallest id.
+const MAX_IN_PACKET: usize = 128;
 /// What an announcement holds besides two identities: an incarnation, and
 /// which message it is.
 const AROUND_IDS: usize = MAX_VARINT_16 + 1;

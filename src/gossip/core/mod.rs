@@ -4,127 +4,54 @@
 //! caller takes out what there is to send, to tell and to wait for. The core
 //! never reads a clock, never logs and never waits, so a simulation can run
 //! many of them over virtual time.
+//!
+//! Here are the life of a core and its ways in and out. [`admit`], [`receive`]
+//! and [`answers`] take what comes in; [`due`] and [`effects`] serve foca;
+//! [`own_identity`], [`moving`] and [`farewell`] are about this node,
+//! [`search`], [`hunt`] and [`roster`] about the others, [`wishes`] about what
+//! operators want of servers.
 
 pub(super) mod admit;
+mod answers;
+mod due;
+mod effects;
+mod farewell;
+mod hunt;
 mod moving;
+mod own_identity;
+mod receive;
+mod roster;
+mod search;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
-    time::Duration,
 };
 
-use bytes::Bytes;
-use foca::{Foca, Header, Message, Notification, PostcardCodec, State};
-use foca::{Identity as _, Timer};
+use foca::{Foca, PostcardCodec, State};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use self::{answers::Answer, due::Due, effects::Effects};
+pub(super) use self::{effects::Outgoing, roster::Roster};
 use super::{
     admission::Admission,
-    identity::{Id, MAX_ID, MetaError},
+    identity::{Id, MetaError},
     lifeline::{LineNews, Lines},
     profile,
     rate::Bucket,
-    records::{self, MAX_RECORDS, Shared},
-    seeds::{Company, pause_alone},
+    records::Shared,
+    seeds::Company,
     table::Table,
-    timers::Timers,
-    wire::{DropReason, ENVELOPE, Kind, MAX_FRAME},
+    wire::{DropReason, Kind},
 };
-use crate::membership::{
-    Intent, MemberEvent, MemberId, MemberState, MemberView, Meta, Name, Version, Wish,
-};
+use crate::membership::{MemberEvent, MemberId, MemberState, MemberView, Meta};
 
 /// The most members that are kept, the dead ones of a day included.
 pub(super) const MAX_MEMBERS: usize = 4096;
-/// The most that a roster takes: besides the ids the incarnations, and the
-/// two counts and the speaker's own id.
-const MAX_ROSTER: usize =
-    MAX_MEMBERS * (MAX_ID + MAX_VARINT_16) + MAX_RECORDS * records::MAX_ENCODED + 2 * MAX_ID;
+/// The most bytes of an incarnation.
 const MAX_VARINT_16: usize = 3;
-const _: () = assert!(
-    MAX_ROSTER + ENVELOPE <= MAX_FRAME,
-    "a full roster fits a frame"
-);
-/// The most members that one packet can name: its size by the smallest id.
-const MAX_IN_PACKET: usize = 128;
-
-const SYNC_PERIOD: Duration = Duration::from_secs(30);
-/// Until an exchange succeeded, another peer is tried this often.
-const SYNC_RETRY: Duration = Duration::from_secs(1);
-/// How often missing members and silent seeds are looked for.
-const SEARCH_PERIOD: Duration = Duration::from_secs(1);
-/// How often somebody is told which records we have, while there are any.
-const DIGEST_PERIOD: Duration = Duration::from_secs(5);
-/// Of records that a sync brings, so many are told on at once. More come from
-/// a part of the cluster that was cut off; digests bring those everywhere
-/// without filling every packet for a minute.
-const MAX_TOLD_ON: usize = 64;
-/// The goodbye is said three times in all.
-const GOODBYE_PERIOD: Duration = Duration::from_millis(30);
-const GOODBYE_REPEATS: u8 = 2;
-/// How often a second somebody in the cluster tries to reach a member that
-/// failed lately, and one that failed in the last day.
-const KNOCKS_AT_MISSING: usize = 20;
-const KNOCKS_AT_LONG_DOWN: usize = 4;
-/// A balancer whose lifeline ended is greeted this often, for so long: its
-/// next life is found before it has looked for anyone.
-const HUNT_PERIOD: Duration = Duration::from_millis(150);
-const HUNT_TIME: Duration = Duration::from_secs(10);
-/// The most balancers that are looked for in this way.
-const MAX_HUNTED: usize = 64;
-/// At most one answer a while to one address, so that nobody can be flooded
-/// through us.
-const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
-const WELCOME_PAUSE: Duration = Duration::from_millis(100);
-const FEED_PAUSE: Duration = Duration::from_millis(100);
-const REBIRTH_PAUSE: Duration = Duration::from_millis(100);
-/// The most addresses whose last answer is remembered.
-const MAX_ANSWERS: usize = 4096;
-/// A clock may be wrong by this much; who claims more is not followed.
-const MAX_AHEAD: u64 = 3600 * 1000;
-
-/// Something to send, not yet in its envelope.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Outgoing {
-    pub(super) to: SocketAddr,
-    pub(super) kind: Kind,
-    pub(super) body: Bytes,
-}
-
-/// What two nodes tell each other in a state sync.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Roster {
-    /// The node that speaks.
-    from: Id,
-    /// The members it knows to be alive, with their incarnation.
-    members: Vec<(Id, u16)>,
-    /// What operators want, as far as it knows.
-    records: Vec<Intent>,
-}
-
-impl Roster {
-    #[cfg(test)]
-    pub(super) fn forged(from: Id, members: Vec<(Id, u16)>) -> Self {
-        Self {
-            from,
-            members,
-            records: Vec::new(),
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn speaker(&self) -> &Id {
-        &self.from
-    }
-
-    /// The address of the node that speaks.
-    pub(super) fn addr(&self) -> SocketAddr {
-        self.from.addr()
-    }
-}
 
 /// The start of a core.
 #[derive(Debug)]
@@ -181,40 +108,6 @@ enum Life {
     Running,
     Leaving { repeats: u8 },
     Gone,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Answer {
-    Welcome,
-    Correction,
-    Records,
-    Feed,
-    Rebirth,
-}
-
-/// What a timer is for.
-#[derive(Debug)]
-enum Due {
-    Foca(Timer<Id>),
-    Search,
-    Hunt,
-    Goodbye,
-}
-
-/// Where foca's effects go.
-#[derive(Debug)]
-struct Effects {
-    now: Instant,
-    sends: VecDeque<Outgoing>,
-    timers: Timers<Due>,
-    /// When to forget the members that are down, a day after the last word.
-    /// One for each address: as timers they would pile up, for every
-    /// identity that anybody ever declared down.
-    forget: BTreeMap<SocketAddr, (Instant, Id)>,
-    /// foca took a new identity of itself.
-    rejoined: bool,
-    /// Something happened by which foca may see a member differently.
-    stirred: bool,
 }
 
 impl Core {
@@ -288,103 +181,6 @@ impl Core {
         }
     }
 
-    /// The addresses to look for the cluster at.
-    pub(super) fn set_seeds(&mut self, seeds: Vec<SocketAddr>, now: Instant) {
-        self.effects.now = now;
-        self.seeds = seeds;
-        if self.life == Life::Running {
-            self.greet_seeds();
-        }
-    }
-
-    /// Says something new of this node to everyone.
-    pub(super) fn update(&mut self, meta: &Meta, now: Instant) -> Result<(), MetaError> {
-        self.effects.now = now;
-        let unchanged = self.foca.identity().meta().as_ref() == Some(meta);
-        if self.life == Life::Running && !unchanged {
-            let id = self.foca.identity().with_meta(meta)?;
-            self.become_id(id);
-        }
-        Ok(())
-    }
-
-    /// Says what an operator wants of a server to everyone, this node too.
-    pub(super) fn declare(&mut self, service: Name, server: Name, wish: Wish, now: Instant) {
-        self.effects.now = now;
-        if self.life != Life::Running {
-            return;
-        }
-        self.wind_records();
-        let intent = Intent {
-            service,
-            server,
-            wish,
-            version: Version {
-                clock: self.records.lock().next_clock(),
-                writer: self.foca.identity().addr(),
-            },
-        };
-        self.tell_on(&intent);
-        self.tell_all();
-    }
-
-    /// Says goodbye. It is over once [`Core::is_gone`].
-    pub(super) fn leave(&mut self, now: Instant) {
-        self.effects.now = now;
-        if self.life != Life::Running {
-            return;
-        }
-        self.life = Life::Leaving {
-            repeats: GOODBYE_REPEATS,
-        };
-        tolerate(self.foca.set_config(profile::leaving(self.size)));
-        let farewell = self.foca.identity().farewell();
-        tolerate(self.foca.change_identity(farewell, &mut self.effects));
-        tolerate(self.foca.leave_cluster(&mut self.effects));
-        self.effects.set_timer(GOODBYE_PERIOD, Due::Goodbye);
-        self.local_changed = true;
-    }
-
-    /// Takes over what a peer told in a state sync.
-    pub(super) fn merge(&mut self, roster: Roster, now: Instant) -> Result<(), DropReason> {
-        self.effects.now = now;
-        if self.life != Life::Running {
-            return Ok(());
-        }
-        let roster = self.admit_roster(roster)?;
-        self.merge_records(roster.records);
-        let own = self.foca.identity().addr();
-        let (ours, theirs): (Vec<_>, Vec<_>) = std::iter::once((roster.from, 0))
-            .chain(roster.members)
-            .take(MAX_MEMBERS)
-            .filter(|(id, _)| id.reachable())
-            .partition(|(id, _)| id.addr() == own);
-        for (id, _) in ours {
-            self.outlive(&id);
-        }
-        let mut room = MAX_MEMBERS.saturating_sub(self.known());
-        let updates: Vec<_> = theirs
-            .into_iter()
-            .filter(|(id, _)| {
-                if self.known_at(id.addr()).is_some() {
-                    return true;
-                }
-                let fits = room > 0;
-                room = room.saturating_sub(1);
-                fits
-            })
-            .map(|(id, incarnation)| foca::Member::new(id, incarnation, State::Alive))
-            .collect();
-        let mut updates = updates.into_iter();
-        // Whoever speaks may be news to everyone. The rest, the first time,
-        // is news to nobody but us.
-        self.apply(updates.by_ref().take(1), true);
-        self.apply(updates, self.synced);
-        self.synced = true;
-        self.plan_sync();
-        Ok(())
-    }
-
     /// Takes in what became of a lifeline to us.
     pub(super) fn follow_line(&mut self, news: LineNews, now: Instant) {
         self.effects.now = now;
@@ -392,30 +188,6 @@ impl Core {
         if let Some(id) = hung_up.filter(|_| self.life == Life::Running) {
             self.table.hung_up(id);
         }
-    }
-
-    /// How many members say of themselves what cannot be read.
-    pub(super) fn unreadable(&self) -> usize {
-        self.table.unreadable()
-    }
-
-    /// How many members keep a lifeline to us.
-    pub(super) fn lines_standing(&self) -> usize {
-        self.lines.count()
-    }
-
-    /// Looks for the next life of a balancer, whose end of our lifeline to it
-    /// closed.
-    pub(super) fn hunt(&mut self, lost: MemberId, now: Instant) {
-        self.effects.now = now;
-        if self.life != Life::Running || self.hunted.len() >= MAX_HUNTED {
-            return;
-        }
-        if !std::mem::replace(&mut self.hunting, true) {
-            self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
-        }
-        self.hunted.insert(lost.addr, (lost.epoch, now));
-        self.greet([lost.addr]);
     }
 
     /// To be called after a batch of inputs, before the outputs are taken.
@@ -440,6 +212,30 @@ impl Core {
             self.hunt_if_gone(seed);
         }
         self.resize();
+    }
+
+    /// Notes when the first peer came and when the last one went.
+    fn note_company(&mut self) {
+        match (self.alone_since, self.has_peers()) {
+            (Some(_), true) => {
+                self.alone_since = None;
+                self.next_sync = self.effects.now;
+                self.sync_when_due();
+            }
+            (None, false) => {
+                self.alone_since = Some(self.effects.now);
+                self.synced = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn resize(&mut self) {
+        let size = self.foca.num_members() + 1;
+        if size != self.size && self.life == Life::Running {
+            self.size = size;
+            tolerate(self.foca.set_config(profile::running(size)));
+        }
     }
 
     // --- outputs ---
@@ -504,21 +300,14 @@ impl Core {
         std::iter::once(local).chain(self.table.rows()).collect()
     }
 
-    /// What to tell in a state sync, to the node at `peer` where it is known.
-    pub(super) fn roster(&self, peer: Option<SocketAddr>) -> Roster {
-        let members = self
-            .foca
-            .iter_membership_state()
-            // Of the peer itself everything is told: it must learn of a
-            // former life that is ahead of it.
-            .filter(|known| known.state() == State::Alive || Some(known.id().addr()) == peer)
-            .map(|known| (known.id().clone(), known.incarnation()))
-            .collect();
-        Roster {
-            from: self.foca.identity().clone(),
-            members,
-            records: self.records.lock().all(),
-        }
+    /// How many members say of themselves what cannot be read.
+    pub(super) fn unreadable(&self) -> usize {
+        self.table.unreadable()
+    }
+
+    /// How many members keep a lifeline to us.
+    pub(super) fn lines_standing(&self) -> usize {
+        self.lines.count()
     }
 
     /// The addresses of the members that are there, this node's first.
@@ -528,449 +317,11 @@ impl Core {
         own.into_iter().chain(self.table.active())
     }
 
-    #[cfg(test)]
-    pub(super) fn records_digest(&self) -> u64 {
-        self.records.lock().digest()
-    }
-
-    #[cfg(test)]
-    pub(super) fn wishes(&self) -> Vec<Wish> {
-        let records = self.records.lock().all();
-        records.into_iter().map(|record| record.wish).collect()
-    }
-
-    // --- messages ---
-
-    fn receive_foca(&mut self, body: &[u8]) -> Result<(), DropReason> {
-        let (header, listed): (Header<Id>, _) =
-            postcard::take_from_bytes(body).map_err(|_| DropReason::Malformed)?;
-        if header.src.addr() == self.foca.identity().addr() {
-            return Ok(());
-        }
-        let body = self.admit(&header, body, listed)?;
-        if let Some(later) = self.later_life(&header.src) {
-            // Its clock went back; this shows it the life it has to beat.
-            // Were foca to hear it, the two would tell each other "you are
-            // down" as fast as the network carries it.
-            self.correct(later);
-            return Ok(());
-        }
-        let own = self.foca.identity();
-        if header.dst.addr() == own.addr() && header.dst != *own {
-            self.correct_about_us(&header, body.len());
-        }
-        if !self.passes_on(&header.message) || !self.may_feed(&header) {
-            return Ok(());
-        }
-        self.note_sign_of_life(header.src.member_id());
-        self.wind_records();
-        self.effects.stirred = true;
-        self.foca
-            .handle_data(&body, &mut self.effects)
-            .map_err(|_| DropReason::Malformed)
-    }
-
-    /// A hunt ends with a word of the next life, or of the same one: then only
-    /// its line broke. That word must be fresh, not one from before its end.
-    fn note_sign_of_life(&mut self, id: MemberId) {
-        if let Some((epoch, since)) = self.hunted.get(&id.addr)
-            && (id.epoch > *epoch || self.effects.now >= *since + HUNT_PERIOD)
-        {
-            self.hunted.remove(&id.addr);
-        }
-    }
-
-    /// The sender takes us for another life of this node: it knew us before
-    /// a restart, or has not heard our latest words yet.
-    fn correct_about_us(&mut self, header: &Header<Id>, length: usize) {
-        self.outlive(&header.dst);
-        // Our former self took about as much room.
-        let cheap = self.announcement_to(&header.src) <= 2 * length;
-        if header.message != Message::Announce && cheap {
-            self.correct(header.src.clone());
-        }
-    }
-
-    /// A node wants to join and may not know whom it reached.
-    fn receive_hello(&mut self, from: SocketAddr, body: &[u8]) -> Result<(), DropReason> {
-        let id: Id = postcard::from_bytes(body).map_err(|_| DropReason::Malformed)?;
-        if id.addr() == self.foca.identity().addr() {
-            return Ok(());
-        }
-        self.vet(&id)?;
-        if body.len() < self.announcement_to(&id) {
-            // It is padded, so that nobody can have more sent to another
-            // than it sends itself.
-            return Err(DropReason::Malformed);
-        }
-        if self.known() >= MAX_MEMBERS && self.known_at(id.addr()).is_none() {
-            return Err(DropReason::TableFull);
-        }
-        if self.may_answer(from, Answer::Welcome, WELCOME_PAUSE) {
-            self.announce(id);
-        }
-        Ok(())
-    }
-
-    /// A member tells which records it has: if they are not ours, one of us
-    /// missed something.
-    fn receive_digest(&mut self, body: &[u8]) -> Result<(), DropReason> {
-        let (sender, digest): (SocketAddr, u64) =
-            postcard::from_bytes(body).map_err(|_| DropReason::Malformed)?;
-        let differs = digest != self.records.lock().digest();
-        if differs
-            && self.table.is_active(sender)
-            // One for all: a roster is large, and who sends a digest may be
-            // another than it says.
-            && self.may_answer(self.foca.identity().addr(), Answer::Records, CORRECTION_PAUSE)
-        {
-            self.syncs.push_back(sender);
-        }
-        Ok(())
-    }
-
-    /// The identity we hold for a node, if it is of a later life than `id`.
-    fn later_life(&self, id: &Id) -> Option<Id> {
-        let known = self.known_at(id.addr())?;
-        (known.epoch() > id.epoch()).then(|| known.clone())
-    }
-
-    /// Makes our identity win over another one with our address.
-    fn outlive(&mut self, other: &Id) {
-        let own = self.foca.identity();
-        let wall = self.wall_clock();
-        if other.win_addr_conflict(own) && other.epoch() < wall + MAX_AHEAD {
-            let reborn = own.reborn(other.epoch() + 1);
-            // It goes to everyone, so not for each forged word of a later life.
-            if self.may_answer(reborn.addr(), Answer::Rebirth, REBIRTH_PAUSE) {
-                self.become_id(reborn);
-            }
-        }
-    }
-
-    /// Tells a node who we are.
-    fn correct(&mut self, id: Id) {
-        if self.may_answer(id.addr(), Answer::Correction, CORRECTION_PAUSE) {
-            self.announce(id);
-        }
-    }
-
-    fn announce(&mut self, id: Id) {
-        tolerate(self.foca.announce(id, &mut self.effects));
-    }
-
-    fn may_answer(&mut self, to: SocketAddr, answer: Answer, pause: Duration) -> bool {
-        let now = self.effects.now;
-        let last = self.answers.get(&(to, answer));
-        if last.is_some_and(|last| now < *last + pause) {
-            return false;
-        }
-        if self.answers.len() >= MAX_ANSWERS {
-            self.answers
-                .retain(|_, last| now < *last + CORRECTION_PAUSE);
-        }
-        if self.answers.len() >= MAX_ANSWERS {
-            return false;
-        }
-        self.answers.insert((to, answer), now);
-        true
-    }
-
-    fn become_id(&mut self, id: Id) {
-        tolerate(self.foca.set_config(profile::loud(self.size)));
-        tolerate(self.foca.change_identity(id, &mut self.effects));
-        tolerate(self.foca.set_config(profile::running(self.size)));
-        self.effects.rejoined = true;
-        self.reconnect_after_rejoin();
-    }
-
-    /// Tells everyone, or as many as there are packets for, what is news.
-    fn tell_all(&mut self) {
-        tolerate(self.foca.set_config(profile::loud(self.size)));
-        tolerate(self.foca.gossip(&mut self.effects));
-        tolerate(self.foca.set_config(profile::running(self.size)));
-    }
-
-    /// With a new identity foca waits for a packet before it probes and
-    /// gossips again; that packet may be lost. Its members are still there.
-    fn reconnect_after_rejoin(&mut self) {
-        if std::mem::take(&mut self.effects.rejoined) {
-            self.apply(std::iter::empty(), false);
-            self.local_changed = true;
-        }
-    }
-
-    // --- records ---
-
-    /// Takes over what operators want, as a peer knows it.
-    fn merge_records(&mut self, records: Vec<Intent>) {
-        self.wind_records();
-        let mut told_on = 0;
-        for intent in records.into_iter().take(MAX_RECORDS) {
-            // The first time it is news to nobody but us.
-            if !self.synced || told_on == MAX_TOLD_ON {
-                self.records.lock().offer(intent);
-            } else if self.tell_on(&intent) {
-                told_on += 1;
-            }
-        }
-    }
-
-    /// Takes a record over and broadcasts it, if it is new.
-    fn tell_on(&mut self, intent: &Intent) -> bool {
-        self.foca
-            .add_broadcast(&records::encode(intent))
-            .unwrap_or(false)
-    }
-
-    fn wind_records(&mut self) {
-        self.records.lock().set_clock(self.wall_clock());
-    }
+    // --- what the parts share ---
 
     /// Unix milliseconds, by the clock as it was at the start.
     fn wall_clock(&self) -> u64 {
         self.unix_ms + (self.effects.now - self.born).as_millis() as u64
-    }
-
-    /// Tells somebody which records we have: broadcasts may get lost.
-    fn tell_digest(&mut self) {
-        let now = self.effects.now;
-        let (empty, digest) = {
-            let records = self.records.lock();
-            (records.is_empty(), records.digest())
-        };
-        if now < self.next_digest || empty {
-            return;
-        }
-        let Some(to) = self.random_peer() else {
-            return;
-        };
-        self.next_digest = now + DIGEST_PERIOD;
-        let own = self.foca.identity().addr();
-        let body = postcard::to_allocvec(&(own, digest)).unwrap_or_default();
-        self.effects.sends.push_back(Outgoing {
-            to,
-            kind: Kind::Digest,
-            body: body.into(),
-        });
-    }
-
-    // --- timers ---
-
-    /// Timers that are late tell that this process did not run. A suspect
-    /// could not be heard meanwhile, so it is given the time back.
-    fn excuse_own_stall(&mut self) {
-        let effects = &mut self.effects;
-        let Some(due) = effects.timers.deadline() else {
-            return;
-        };
-        let late = effects.now.saturating_duration_since(due);
-        if late > profile::PROBE_RTT {
-            effects.timers.postpone(late, |due| {
-                matches!(due, Due::Foca(Timer::ChangeSuspectToDown { .. }))
-            });
-        }
-    }
-
-    fn fire(&mut self, timer: Timer<Id>) {
-        // foca 2.0.0 tells a suspect that it is down even where it refuted
-        // in time, and the healthy member then rejoins for nothing.
-        if let Timer::ChangeSuspectToDown {
-            member_id,
-            incarnation,
-            ..
-        } = &timer
-            && !self.is_suspect(member_id, *incarnation)
-        {
-            return;
-        }
-        // Most wake-ups only send: the table need not be gone through.
-        self.effects.stirred |= !matches!(
-            timer,
-            Timer::PeriodicGossip(_)
-                | Timer::PeriodicAnnounce(_)
-                | Timer::PeriodicAnnounceDown(_)
-                | Timer::SendIndirectProbe { .. }
-        );
-        tolerate(self.foca.handle_timer(timer, &mut self.effects));
-    }
-
-    fn is_suspect(&self, id: &Id, incarnation: u16) -> bool {
-        self.foca.iter_membership_state().any(|known| {
-            known.id() == id
-                && known.state() == State::Suspect
-                && known.incarnation() == incarnation
-        })
-    }
-
-    /// Looks for seeds that are silent and for members that are missing.
-    fn search(&mut self) {
-        if self.life != Life::Running {
-            return;
-        }
-        self.greet_seeds();
-        self.knock();
-        self.sync_when_due();
-        self.tell_digest();
-        self.table.expire(self.effects.now);
-        self.forget_long_down();
-        let pause = match self.alone_since {
-            Some(since) => pause_alone(self.effects.now - since),
-            None => SEARCH_PERIOD,
-        };
-        self.effects.set_timer(pause, Due::Search);
-    }
-
-    fn active_seeds(&self) -> Vec<SocketAddr> {
-        let seeds = self.seeds.iter().copied();
-        seeds.filter(|seed| self.table.is_active(*seed)).collect()
-    }
-
-    /// Looks for the next life of a seed that ended, be it with a goodbye:
-    /// who restarts a load balancer says one too.
-    fn hunt_if_gone(&mut self, seed: SocketAddr) {
-        if self.table.is_active(seed) {
-            return;
-        }
-        if let Some(id) = self.known_at(seed).map(Id::member_id) {
-            self.hunt(id, self.effects.now);
-        }
-    }
-
-    fn hunt_on(&mut self) {
-        let now = self.effects.now;
-        self.hunted.retain(|_, (_, since)| now < *since + HUNT_TIME);
-        self.hunting = !self.hunted.is_empty() && self.life == Life::Running;
-        if !self.hunting {
-            return;
-        }
-        let lost: Vec<_> = self.hunted.keys().copied().collect();
-        self.greet(lost);
-        self.effects.set_timer(HUNT_PERIOD, Due::Hunt);
-    }
-
-    fn greet_seeds(&mut self) {
-        let silent: Vec<_> = self.silent_seeds().collect();
-        self.greet(silent);
-    }
-
-    fn greet(&mut self, whom: impl IntoIterator<Item = SocketAddr>) {
-        let hello = Bytes::from(admit::hello(self.foca.identity()));
-        self.effects
-            .sends
-            .extend(whom.into_iter().map(|to| Outgoing {
-                to,
-                kind: Kind::Hello,
-                body: hello.clone(),
-            }));
-    }
-
-    fn silent_seeds(&self) -> impl Iterator<Item = SocketAddr> {
-        let own = self.foca.identity().addr();
-        self.seeds
-            .iter()
-            .copied()
-            .filter(move |seed| *seed != own && !self.table.is_active(*seed))
-    }
-
-    /// A member that comes back without seeds of its own is found by this, and
-    /// so is the other part of a cluster that was cut in two. The whole cluster
-    /// knocks as often as [`KNOCKS_AT_MISSING`] says, however large it is.
-    fn knock(&mut self) {
-        let mut missing: Vec<_> = self.table.missing().cloned().collect();
-        let mut knocks = KNOCKS_AT_MISSING;
-        if missing.is_empty() {
-            missing = self.long_down();
-            knocks = KNOCKS_AT_LONG_DOWN;
-        }
-        let turn = self.rng.random_range(0..self.size.max(knocks)) < knocks;
-        if missing.is_empty() || !turn {
-            return;
-        }
-        let chosen = self.rng.random_range(0..missing.len());
-        if let Some(id) = missing.into_iter().nth(chosen) {
-            self.announce(id);
-        }
-    }
-
-    fn long_down(&self) -> Vec<Id> {
-        self.foca
-            .iter_membership_state()
-            .filter(|known| known.state() == State::Down && !known.id().leaving())
-            .map(|known| known.id().clone())
-            .collect()
-    }
-
-    fn forget_long_down(&mut self) {
-        let now = self.effects.now;
-        let due = self.effects.forget.extract_if(.., |_, (at, _)| *at <= now);
-        let forgotten: Vec<_> = due.map(|(_, (_, id))| id).collect();
-        for id in forgotten {
-            self.fire(Timer::RemoveDown(id));
-        }
-    }
-
-    fn sync_when_due(&mut self) {
-        if self.effects.now < self.next_sync || !self.has_peers() {
-            return;
-        }
-        let peer = self.random_peer();
-        self.syncs.extend(peer);
-        self.plan_sync();
-    }
-
-    fn random_peer(&mut self) -> Option<SocketAddr> {
-        let peers = self.foca.num_members();
-        let chosen = (peers > 0).then(|| self.rng.random_range(0..peers))?;
-        let peer = self.foca.iter_members().nth(chosen)?;
-        Some(peer.id().addr())
-    }
-
-    fn plan_sync(&mut self) {
-        let pause = if self.synced { SYNC_PERIOD } else { SYNC_RETRY };
-        // Spread, so that nodes started together do not all sync at once.
-        let pause = pause.mul_f64(self.rng.random_range(0.9..1.1));
-        self.next_sync = self.effects.now + pause;
-    }
-
-    fn repeat_goodbye(&mut self) {
-        let Life::Leaving { repeats } = self.life else {
-            return;
-        };
-        tolerate(self.foca.gossip(&mut self.effects));
-        self.life = match repeats.checked_sub(1) {
-            None | Some(0) => Life::Gone,
-            Some(repeats) => {
-                self.effects.set_timer(GOODBYE_PERIOD, Due::Goodbye);
-                Life::Leaving { repeats }
-            }
-        };
-    }
-
-    // --- after a batch ---
-
-    /// Notes when the first peer came and when the last one went.
-    fn note_company(&mut self) {
-        match (self.alone_since, self.has_peers()) {
-            (Some(_), true) => {
-                self.alone_since = None;
-                self.next_sync = self.effects.now;
-                self.sync_when_due();
-            }
-            (None, false) => {
-                self.alone_since = Some(self.effects.now);
-                self.synced = false;
-            }
-            _ => {}
-        }
-    }
-
-    fn resize(&mut self) {
-        let size = self.foca.num_members() + 1;
-        if size != self.size && self.life == Life::Running {
-            self.size = size;
-            tolerate(self.foca.set_config(profile::running(size)));
-        }
     }
 
     fn apply(&mut self, updates: impl Iterator<Item = foca::Member<Id>>, do_broadcast: bool) {
@@ -981,8 +332,26 @@ impl Core {
         );
     }
 
+    fn announce(&mut self, id: Id) {
+        tolerate(self.foca.announce(id, &mut self.effects));
+    }
+
+    /// Tells everyone, or as many as there are packets for, what is news.
+    fn tell_all(&mut self) {
+        tolerate(self.foca.set_config(profile::loud(self.size)));
+        tolerate(self.foca.gossip(&mut self.effects));
+        tolerate(self.foca.set_config(profile::running(self.size)));
+    }
+
     fn has_peers(&self) -> bool {
         self.foca.num_members() > 0
+    }
+
+    fn random_peer(&mut self) -> Option<SocketAddr> {
+        let peers = self.foca.num_members();
+        let chosen = (peers > 0).then(|| self.rng.random_range(0..peers))?;
+        let peer = self.foca.iter_members().nth(chosen)?;
+        Some(peer.id().addr())
     }
 
     pub(super) fn known(&self) -> usize {
@@ -1004,51 +373,6 @@ fn protocol(id: Id, size: usize, rng: &mut StdRng, records: &Shared) -> Protocol
     let rng = StdRng::seed_from_u64(rng.random());
     let config = profile::running(size);
     Foca::with_custom_broadcast(id, config, rng, PostcardCodec, records.clone())
-}
-
-// === impl Effects ===
-
-impl Effects {
-    fn new(now: Instant) -> Self {
-        Self {
-            now,
-            sends: VecDeque::new(),
-            timers: Timers::new(),
-            forget: BTreeMap::new(),
-            rejoined: false,
-            stirred: true,
-        }
-    }
-
-    fn set_timer(&mut self, after: Duration, due: Due) {
-        self.timers.set(self.now + after, due);
-    }
-}
-
-impl foca::Runtime<Id> for Effects {
-    fn notify(&mut self, notification: Notification<'_, Id>) {
-        // Members are told from foca's list instead, see `Table`.
-        if let Notification::Rejoin(_) = notification {
-            self.rejoined = true;
-        }
-    }
-
-    fn send_to(&mut self, to: Id, data: &[u8]) {
-        self.sends.push_back(Outgoing {
-            to: to.addr(),
-            kind: Kind::Foca,
-            body: Bytes::copy_from_slice(data),
-        });
-    }
-
-    fn submit_after(&mut self, event: Timer<Id>, after: Duration) {
-        match event {
-            Timer::RemoveDown(id) => {
-                self.forget.insert(id.addr(), (self.now + after, id));
-            }
-            event => self.set_timer(after, Due::Foca(event)),
-        }
-    }
 }
 
 /// What foca refuses in our own calls is stale (a timer of a former state)

@@ -6,8 +6,8 @@ use std::{iter, net::IpAddr};
 use foca::{Member, State};
 use tokio::time::Instant;
 
-use super::{Core, Due, KNOCKS_AT_MISSING, Life, MetaError, protocol};
-use crate::gossip::identity::Id;
+use super::{Core, Life, due::Due, protocol, search::KNOCKS_AT_MISSING};
+use crate::gossip::identity::{Id, MetaError};
 
 impl Core {
     /// Goes on at another address of this host, where what it announces is
