@@ -125,14 +125,7 @@ impl Driver {
                 }) => self.core.declare(service, server, wish, now),
                 Input::Seeds(seeds) => self.core.set_seeds(seeds, now),
                 Input::Request(request) => self.answer(request, now),
-                Input::Line(news) => {
-                    self.core.follow_line(news, now);
-                    let standing = self.core.lines_standing() as u64;
-                    self.transport
-                        .counters
-                        .lifelines
-                        .store(standing, Ordering::Relaxed);
-                }
+                Input::Line(news) => self.follow_line(news, now),
                 Input::Dropped(Dropped { from, reason }) => self.dropped(from, reason, None, now),
                 Input::Lost(balancer) => self.core.hunt(balancer, now),
                 Input::Moved(ip) => self.relocate(ip, now),
@@ -221,6 +214,13 @@ impl Driver {
             ),
             Err(error) => error!("cannot go on at {ip} instead of {}: {error}", former.ip()),
         }
+    }
+
+    fn follow_line(&mut self, news: LineNews, now: Instant) {
+        self.core.follow_line(news, now);
+        let standing = self.core.lines_standing() as u64;
+        let counters = &self.transport.counters;
+        counters.lifelines.store(standing, Ordering::Relaxed);
     }
 
     fn answer(&mut self, request: Request, now: Instant) {

@@ -59,7 +59,7 @@ pub struct CheckPlan {
 }
 
 /// What an operator tells one balancer about a server. What all balancers
-/// shall know travels by gossip, as a [`Wish`].
+/// shall know travels by gossip, as a [`Wish`](crate::membership::Wish).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// How it is, until a check says otherwise.
