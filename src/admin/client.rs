@@ -123,7 +123,7 @@ pub async fn set(target: &Target, server: &str, change: &str) -> anyhow::Result<
         "" => Ok(()),
         "Permission denied" => bail!(
             "the load balancer at {target} lets nobody steer it from here; \
-             ask on its own machine, or start it with --admin-level admin"
+             start it with --admin-level admin, or leave that out and ask on its own machine"
         ),
         why => bail!("{server}: {}", why.replace('\n', " ")),
     }

@@ -12,7 +12,7 @@ use crate::membership::Admin;
 /// One that begins like another stands before it: the first that fits counts.
 #[rustfmt::skip]
 pub(super) const VERBS: &[Verb] = &[
-    Verb { words: "add server", arguments: "<bk>/<srv> <addr>:<port> [opts]", about: "create a new server, in maintenance (opts: weight, check, inter, rise, fall)",
+    Verb { words: "add server", arguments: "<bk>/<srv> <addr>:<port> [opts]", about: "create a new server, in maintenance (opts: weight, maxconn, check, inter, rise, fall)",
         level: Level::Admin, read: server::add_server },
     Verb { words: "clear counters all", arguments: "", about: "clear all counters",
         level: Level::Admin, read: |_| Ok(Command::Clear(Clear::All)) },

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use http::{Method, uri::PathAndQuery};
 
-use super::{GossipArgs, duration, seed};
+use super::{GossipArgs, duration, seed, socket_address};
 use crate::{
     agent::{self, Command, Policy},
     gossip::{self, Seed},
@@ -89,6 +89,7 @@ pub struct AgentArgs {
     /// Where to answer over HTTP: /metrics, /healthz (the agent runs), /readyz
     /// (its app takes new users) [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_STATS")]
+    #[arg(value_parser = socket_address)]
     pub stats: Option<SocketAddr>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
@@ -115,6 +116,7 @@ pub struct AgentArgs {
         env = "TIDINGS_GOSSIP",
         help_heading = "Gossip"
     )]
+    #[arg(value_parser = socket_address)]
     pub gossip: Option<SocketAddr>,
     /// How to take part in gossip
     #[command(flatten)]

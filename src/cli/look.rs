@@ -41,6 +41,7 @@ const SERVERS: &[Column] = &[
     ("ADDRESS", "/address", text),
     ("STATUS", "/status", text),
     ("WEIGHT", "/weight", text),
+    ("THROTTLE", "/throttle_percent", percent),
     ("ACTIVE", "/active", text),
     ("REQUESTS", "/requests", text),
     ("PER SECOND", "/requests_per_second", text),
@@ -110,6 +111,12 @@ fn text(value: &Value) -> String {
         Value::String(text) => printable(text),
         other => other.to_string(),
     }
+}
+
+fn percent(value: &Value) -> String {
+    value
+        .as_u64()
+        .map_or_else(|| text(value), |percent| format!("{percent}%"))
 }
 
 fn ago(seconds: &Value) -> String {

@@ -12,7 +12,7 @@ pub mod out;
 pub mod serve;
 pub mod top;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
@@ -163,6 +163,12 @@ pub fn seed(text: &str) -> Result<Seed, String> {
     text.parse().map_err(|err| format!("{err}"))
 }
 
+/// Where to listen.
+fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let expected = "expected an IP address and a port, such as 0.0.0.0:8080 or [::]:8080";
+    text.parse().map_err(|_| expected)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +176,15 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn where_to_listen_is_an_ip_address_and_a_port() {
+        assert!(socket_address("127.0.0.1:80").is_ok() && socket_address("[::]:80").is_ok());
+        for wrong in ["8080", ":8080", "localhost:8080", "0.0.0.0", ""] {
+            let said = socket_address(wrong).unwrap_err();
+            assert!(said.contains("such as 0.0.0.0:8080"), "{wrong}");
+        }
     }
 
     #[test]

@@ -67,7 +67,8 @@ async fn look(
         Ok(Err(err)) => return (CheckCode::L4Connection, None, Some(in_words(&err))),
         Ok(Ok(stream)) => stream,
     };
-    let request = request(check, http2, host);
+    let scheme = if way.tls().is_some() { "https" } else { "http" };
+    let request = request(check, http2.then_some(scheme), host);
     let Some(tls) = way.tls() else {
         return match request {
             None => (CheckCode::L4Ok, None, None),
@@ -167,16 +168,16 @@ fn in_words(err: &io::Error) -> Box<str> {
     text.split(" (os error").next().unwrap_or(&text).into()
 }
 
-/// The request that a check sends, if it sends one.
-fn request(check: &Check, http2: bool, host: &str) -> Option<Request<Empty<Bytes>>> {
+/// The request that a check sends, if it sends one; of HTTP/2 with a scheme.
+fn request(check: &Check, http2: Option<&str>, host: &str) -> Option<Request<Empty<Bytes>>> {
     let Check::Http { method, path } = check else {
         return None;
     };
     let request = Request::builder()
         .method(method)
         .header(header::USER_AGENT, USER_AGENT);
-    let request = if http2 {
-        request.uri(format!("http://{host}{path}"))
+    let request = if let Some(scheme) = http2 {
+        request.uri(format!("{scheme}://{host}{path}"))
     } else {
         request
             .uri(path.as_str())

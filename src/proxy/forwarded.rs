@@ -50,6 +50,8 @@ pub(super) struct Origin {
     local: SocketAddr,
     scheme: &'static str,
     claims: Claims,
+    /// It is a proxy whose word on its clients counts.
+    is_trusted: bool,
     /// The field lines that go with every request.
     fields: Box<[u8]>,
     /// The beginning of a `Forwarded` line; empty where there is none to be.
@@ -102,6 +104,7 @@ impl Origin {
             local,
             scheme,
             claims,
+            is_trusted: any_contains(&policy.trusted, client),
             fields: fields.into(),
             forwarded: forwarded.into(),
         }
@@ -128,7 +131,7 @@ impl Origin {
                 .next()
                 .is_some_and(|said| said.eq_ignore_ascii_case(b"https"))
         };
-        self.is_secure() || (self.claims == Claims::Believed && said().is_some_and(first))
+        self.is_secure() || (self.is_trusted && said().is_some_and(first))
     }
 
     /// Bytes that the fields take, or nearly.

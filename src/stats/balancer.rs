@@ -85,7 +85,7 @@ fn notes(source: &Source, footing: Footing) -> Vec<Note> {
     });
     let key = (!source.gossip_keyed).then_some(Note {
         kind: "no_gossip_key",
-        text: "Whoever reaches the gossip port can add servers: see tidings keygen.",
+        text: "Whoever reaches the gossip port from an address it admits can add servers: see tidings keygen.",
     });
     [stopping, pool, key].into_iter().flatten().collect()
 }

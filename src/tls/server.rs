@@ -143,6 +143,7 @@ impl Server {
             self.still_there(&pairs)?;
             let index = certificates(&pairs)?;
             watch::say_certificates(&index);
+            watch::warn_of_ends(&index);
             self.index.store(Arc::new(index));
             Ok(())
         };

@@ -74,13 +74,18 @@ pub(super) fn say_certificates(index: &Index) {
     info!("certificates in use: {}{others}", said.join(", "));
 }
 
-/// Warns of certificates that end soon, now and every day, for ever.
+/// Warns of certificates that end soon every day, for ever.
 pub(super) async fn warn_daily(index: impl Fn() -> Arc<Index>) {
     loop {
-        for warning in warnings(&index(), unix_seconds()) {
-            warn!("{warning}");
-        }
         sleep(WARN_EVERY).await;
+        warn_of_ends(&index());
+    }
+}
+
+/// Warns of certificates that do not hold, or not for long.
+pub(super) fn warn_of_ends(index: &Index) {
+    for warning in warnings(index, unix_seconds()) {
+        warn!("{warning}");
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) struct ForwardedArgs {
     )]
     forwarded_for: ForwardedFor,
     /// Proxy in front of this one; repeatable. What anyone else claims of
-    /// clients is dropped [default: everyone's X-Forwarded-For goes on]
+    /// clients is dropped, but for --forwarded-for off [default: everyone's
+    /// X-Forwarded-For goes on]
     #[arg(long, value_name = "CIDR", env = "TIDINGS_TRUSTED_PROXY")]
     #[arg(value_delimiter = ',')]
     trusted_proxy: Vec<Cidr>,

@@ -26,7 +26,7 @@ use self::{
     timeouts::TimeoutArgs,
     tls::TlsArgs,
 };
-use super::{GossipArgs, duration, seed};
+use super::{GossipArgs, duration, seed, socket_address};
 use crate::{
     admin::{Address, Level},
     counters::Totals,
@@ -48,7 +48,7 @@ pub struct ServeArgs {
         default_value = "0.0.0.0:80",
         env = "TIDINGS_HTTP"
     )]
-    #[arg(value_delimiter = ',')]
+    #[arg(value_delimiter = ',', value_parser = socket_address)]
     pub http: Vec<SocketAddr>,
     /// Show the page, CSV, JSON, /metrics, /healthz and /readyz here
     #[arg(
@@ -57,6 +57,7 @@ pub struct ServeArgs {
         default_value = "0.0.0.0:1936",
         env = "TIDINGS_STATS"
     )]
+    #[arg(value_parser = socket_address)]
     pub stats: SocketAddr,
     /// Ask for this user and password on the statistics port
     #[arg(
@@ -142,7 +143,7 @@ pub struct ServeArgs {
         default_value = "0.0.0.0:7946",
         env = "TIDINGS_GOSSIP"
     )]
-    #[arg(help_heading = "Gossip")]
+    #[arg(value_parser = socket_address, help_heading = "Gossip")]
     pub gossip: SocketAddr,
     /// Address that others reach this node's gossip at [default: found, and
     /// followed when it changes]

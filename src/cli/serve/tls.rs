@@ -4,7 +4,10 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, str::FromStr, time::D
 
 use clap::{Args, ValueEnum};
 
-use crate::tls::{ClientAuth, Connector, MinVersion, Settings};
+use crate::{
+    cli::socket_address,
+    tls::{ClientAuth, Connector, MinVersion, Settings},
+};
 
 /// The longest time that makes sense to bind browsers for; a year or two is
 /// what lists of such sites ask for.
@@ -15,7 +18,7 @@ const HSTS_LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 pub(super) struct TlsArgs {
     /// Take requests over TLS here; repeatable
     #[arg(long, value_name = "ADDR:PORT", env = "TIDINGS_HTTPS")]
-    #[arg(value_delimiter = ',', requires = "tls_cert")]
+    #[arg(value_delimiter = ',', value_parser = socket_address, requires = "tls_cert")]
     pub(super) https: Vec<SocketAddr>,
     /// Certificate with its key, or a folder of them, read again when they
     /// change; repeatable. The first is for clients that name nobody we know
@@ -39,6 +42,7 @@ pub(super) struct TlsArgs {
         long,
         value_name = "HOW",
         default_value = "required",
+        requires = "tls_client_ca",
         env = "TIDINGS_TLS_CLIENT_VERIFY"
     )]
     tls_client_verify: ClientVerify,
@@ -90,6 +94,9 @@ impl TlsArgs {
     /// What makes connections over TLS to servers.
     pub(super) fn connector(&self) -> Result<Connector, String> {
         let verify = self.server_verify == ServerVerify::Required;
+        if !verify && self.server_ca.is_some() {
+            return Err("--server-verify none looks at no --server-ca: give one of them".into());
+        }
         Connector::new(self.server_ca.clone(), verify)
     }
 

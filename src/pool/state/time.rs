@@ -37,6 +37,7 @@ impl State {
         self.departed
             .retain(|_, departed| now < departed.at + REMEMBER_FOR);
         self.crashes.retain(|_, record| now < record.forgotten_at());
+        self.note_since(now);
         events
     }
 

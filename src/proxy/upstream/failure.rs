@@ -26,7 +26,7 @@ pub(in crate::proxy) struct Failure {
 pub(in crate::proxy) enum FailureKind {
     /// Nobody listens at the server's address.
     Refused,
-    /// The server accepted, and then no TLS came about.
+    /// The server accepted, and then no TLS or no HTTP/2 came about.
     Handshake,
     /// No connection in time.
     ConnectTimeout,
@@ -124,7 +124,10 @@ mod tests {
             (Errno::MFILE, FailureKind::Exhausted),
             (Errno::ADDRNOTAVAIL, FailureKind::Exhausted),
         ] {
-            assert_eq!(connect_failure(&errno.into()), kind, "{errno}");
+            let err = errno.into();
+            assert_eq!(connect_failure(&err), kind, "{errno}");
+            let is_ours = kind == FailureKind::Exhausted;
+            assert_eq!(is_our_own(&err), is_ours, "{errno}");
         }
     }
 }

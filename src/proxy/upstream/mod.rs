@@ -121,7 +121,7 @@ impl Upstreams {
         }
         let begin = |stream, opener| async {
             let begun = http2::Link::begin(stream, server.transport.tls, opener).await;
-            begun.map_err(|err| self.not_dialled(server, NotDialled::Connect(err)))
+            begun.map_err(|_| FailureKind::Handshake)
         };
         if server.transport.send_proxy.is_some() {
             let own = begin(self.dial(server, addr, client).await?, None).await?;

@@ -82,7 +82,7 @@ fn notes(source: &Source, rows: &Rows) -> Markup {
         @if !source.gossip_keyed {
             p.warning role="alert" {
                 strong { "Gossip is not protected: " }
-                "without a key, anyone who reaches the gossip port can add servers. "
+                "without a key, anyone who reaches the gossip port from an address that it admits can add servers. "
                 "Make a key with " code { "tidings keygen" }
                 " and give it to every node as " code { "TIDINGS_GOSSIP_KEY" } "."
             }

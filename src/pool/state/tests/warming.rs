@@ -174,3 +174,19 @@ proptest! {
         prop_assert_eq!(pool.server("s3").throttle, None);
     }
 }
+
+#[test]
+fn a_server_warms_up_beside_one_that_time_alone_let_in() {
+    let mut pool = warm();
+    for _ in 0..2 {
+        pool.up("s1", 1, Phase::Down);
+        pool.up("s1", 1, Phase::Ready);
+    }
+    assert_eq!(pool.status("s1"), Status::Down(Cause::Quarantine));
+    pool.up("s2", 1, Phase::Down);
+    pool.after(2 * SECOND);
+    assert_eq!(pool.status("s1"), Status::Up);
+    pool.after(3 * SECOND);
+    pool.up("s2", 1, Phase::Ready);
+    assert_eq!(pool.server("s2").throttle, Some(5));
+}
