@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::{
     health::probe::{Way, probe},
     pool::{server::Check, transport::Transport},
+    tls::Connector,
 };
 
 /// How long one look may take.
@@ -73,13 +74,15 @@ async fn keep_looking(
     report: watch::Sender<bool>,
 ) {
     let Look { check, transport } = look;
+    // An app's certificate is for the load balancers to look at.
+    let connector = Connector::new(None, false).ok().filter(|_| transport.tls);
     let host = addr.to_string();
     let mut hint_at = Some(Instant::now() + PATIENCE);
     loop {
         let began = Instant::now();
         let way = Way {
             transport: &transport,
-            connector: None,
+            connector: connector.as_ref(),
         };
         let outcome = probe(addr, way, &check, &host, LIMIT).await;
         let before = verdict;

@@ -117,7 +117,7 @@ impl Attempts<'_> {
     /// The server that the cookie names if it is there for its users, or the
     /// one whose turn it is.
     async fn choose(&mut self, exchange: &mut Exchange) -> Result<Arc<Server>, Error> {
-        exchange.leave_place();
+        exchange.leave();
         let mut give_up = None;
         loop {
             let snapshot = self.worker.snapshot();
@@ -242,6 +242,10 @@ impl Attempts<'_> {
             FailureKind::Broken | FailureKind::Handshake => {
                 self.worker.report(server, Fault::Broken);
             }
+            // It may well accept, and make no TLS.
+            FailureKind::ConnectTimeout if server.transport.tls => {
+                self.worker.report(server, Fault::Broken);
+            }
             FailureKind::ConnectTimeout
             | FailureKind::Exhausted
             | FailureKind::Malformed
@@ -285,9 +289,10 @@ impl Attempts<'_> {
     /// killed at once a request may well meet several before it meets a
     /// server that lives.
     fn costs_nothing(&self, server: &Server, failure: &Failure) -> bool {
-        let refused = failure.kind == FailureKind::Refused && self.left > 0;
         let few = self.tried.lives().len() < REFUSALS;
-        failure.reused || refused && few && self.worker.has_other(server, &self.tried)
+        let refused = failure.kind == FailureKind::Refused && few;
+        let goes_on = failure.reused || refused && self.worker.has_other(server, &self.tried);
+        goes_on && self.left > 0
     }
 }
 

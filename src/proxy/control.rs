@@ -216,6 +216,11 @@ impl Talk {
         self.server.set(Some(server));
     }
 
+    /// No server has it for now.
+    pub(super) fn goes_nowhere(&self) {
+        self.server.set(None);
+    }
+
     /// The request ended.
     pub(super) fn end(&self) {
         self.request_since.set(None);

@@ -63,6 +63,8 @@ pub(super) struct Exchange {
     /// For the log, where there is one.
     line: Option<RequestLine>,
     server: Option<Arc<Server>>,
+    /// It is at that server now, and counted there.
+    is_there: bool,
     /// Its place there, where a server takes only so many requests at a time.
     place: Option<Place>,
     /// Who waited before it, in the queues of the server and of the backend.
@@ -114,6 +116,7 @@ impl Exchange {
             head_time: begun - head_since,
             line: asked.line.take(),
             server: None,
+            is_there: false,
             place: None,
             behind: (0, 0),
             affinity: Affinity::Off,
@@ -143,7 +146,6 @@ impl Exchange {
             Duration::ZERO
         });
         if let Some(before) = self.server.take() {
-            before.live.counters.active.dec();
             self.retries += 1;
             self.count_at(&before, |traffic| &traffic.retries);
             if before.life != server.life {
@@ -153,6 +155,7 @@ impl Exchange {
         }
         self.client.talk.goes_to(server.life);
         server.live.counters.active.inc();
+        self.is_there = true;
         // The totals have it since its head arrived.
         let tally = self.worker.ledger.server(&server.live);
         tally.traffic.requests.inc();
@@ -167,9 +170,15 @@ impl Exchange {
         self.place = Some(place);
     }
 
-    /// It goes elsewhere: its place is free.
-    pub(super) fn leave_place(&mut self) {
+    /// It is at no server until it goes to the next: its place is free, and
+    /// what befalls the one before does not concern it.
+    pub(super) fn leave(&mut self) {
         self.place = None;
+        if let (true, Some(server)) = (self.is_there, &self.server) {
+            server.live.counters.active.dec();
+            self.client.talk.goes_nowhere();
+            self.is_there = false;
+        }
     }
 
     /// It waits for a place, behind so many in the server's queue and in the
@@ -300,7 +309,9 @@ impl Exchange {
             all.rebinds.inc();
         }
         if let Some(server) = &self.server {
-            server.live.counters.active.dec();
+            if self.is_there {
+                server.live.counters.active.dec();
+            }
             self.count_traffic(&ledger.server(&server.live).traffic, total);
         }
     }

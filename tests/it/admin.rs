@@ -286,7 +286,7 @@ fn the_runtime_api_can_be_off() {
         "--admin",
         "off",
     ];
-    let said = says(&tidings(&args), 1);
+    let said = says(&tidings(&args), 2);
     assert!(said.contains("--admin off and an address"), "{said}");
     let mut args = vec!["serve", "--admin", "off"];
     for flag in ["--http", "--stats", "--gossip"] {

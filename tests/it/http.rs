@@ -318,7 +318,7 @@ fn many_closed_idle_connections_cost_a_request_one_attempt() {
         }
         visit.send(ok("there"))
     });
-    let balancer = balancer_over(&[&origin], &["--workers", "1", "--retries", "0"]);
+    let balancer = balancer_over(&[&origin], &["--workers", "1", "--retries", "1"]);
     let mut clients: Vec<_> = (0..IDLE).map(|_| balancer.connect()).collect();
     for client in &mut clients {
         client.send(GET).unwrap();

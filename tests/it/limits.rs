@@ -15,7 +15,7 @@ use super::{
     admin::{ask, stat},
     support::{
         client::{Answer, Client},
-        cluster::{Balancer, Server},
+        cluster::{Balancer, Server, nobody},
         eventually,
         origin::{Gate, Origin, balancer_over, gate, ok},
     },
@@ -310,6 +310,25 @@ fn users_wait_for_their_own_server_and_choose_another_once_it_is_taken_out() {
     );
     open.send(()).unwrap();
     assert_eq!(first.join().unwrap().status, 200);
+}
+
+#[test]
+fn a_request_that_waits_is_none_of_the_server_that_refused_it() {
+    let (origin, open, _) = gated();
+    let dead = format!("dead={},check=off", nobody().1);
+    let flags = ["--server-maxconn", "1", "--observe", "off", "--server"];
+    let balancer = balancer_over(&[&origin], &[&flags[..], &[&dead]].concat());
+    let answers: Vec<_> = (0..5).map(|_| request(&balancer, "/", &[])).collect();
+    origin.wait_for(1);
+    wait_for(&balancer, "BACKEND", "qcur", 4);
+    assert_eq!(row(&balancer, "dead")["scur"], "0");
+    ask(balancer.admin, "shutdown sessions server nodes/dead");
+    for _ in &answers {
+        open.send(()).unwrap();
+    }
+    for answer in answers {
+        assert_eq!(answer.join().unwrap().status, 200);
+    }
 }
 
 #[test]

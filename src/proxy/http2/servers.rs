@@ -126,7 +126,8 @@ impl Multiplexed {
                     return Ok(Found::Link(link));
                 }
                 let Some(waiter) = shared.openings.wait() else {
-                    let most = shared.links.last().map_or(STREAMS as usize, Link::most);
+                    let most = shared.links.iter().rev().find_map(Link::told);
+                    let most = most.unwrap_or(STREAMS as usize);
                     return Ok(Found::Opens(shared.openings.begin(most)));
                 };
                 waiter
@@ -206,11 +207,14 @@ impl Link {
 
     /// How many requests it takes at a time.
     fn most(&self) -> usize {
-        match self.most.get() {
-            // Whoever has opened it has sent one.
-            UNTOLD => 1,
-            told => told.min(STREAMS as usize),
-        }
+        // Whoever has opened it has sent one.
+        self.told().unwrap_or(1)
+    }
+
+    /// The same, once the server has said so.
+    fn told(&self) -> Option<usize> {
+        let most = Some(self.most.get()).filter(|most| *most != UNTOLD);
+        most.map(|most| most.min(STREAMS as usize))
     }
 
     fn is_free(&self) -> bool {
