@@ -42,9 +42,14 @@ fn connections_of_a_burst(requests: usize, on_each: Option<u32>) -> usize {
     });
     let balancer = before_http2(&origin, &[]);
     run(async {
-        let client = Client::connect(balancer.http).await;
+        let mut clients = Vec::new();
         let mut answers = Vec::new();
-        for _ in 0..requests {
+        for number in 0..requests {
+            // A client has so many at a time.
+            if number % 100 == 0 {
+                clients.push(Client::connect(balancer.http).await);
+            }
+            let client = clients.last().unwrap();
             let (response, _) = client.begin(get("/"), true).await.unwrap();
             answers.push(tokio::spawn(read(response)));
         }
@@ -70,6 +75,11 @@ fn a_burst_that_finds_no_connection_opens_one() {
 #[test]
 fn a_burst_opens_as_many_connections_as_the_servers_limit_asks_for() {
     assert_eq!(connections_of_a_burst(30, Some(10)), 3);
+}
+
+#[test]
+fn a_burst_of_hundreds_opens_a_connection_a_hundred() {
+    assert_eq!(connections_of_a_burst(300, None), 3);
 }
 
 #[test]
