@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 use super::support::{
     certificates::{Authority, Folder, Issued},
-    cluster::Balancer,
+    cluster::{Balancer, agent},
     eventually,
     origin::{Origin, Seen, balancer_over, ok},
     process::Process,
@@ -470,6 +470,23 @@ fn a_server_over_tls_is_verified_checked_and_asked() {
     let csv = String::from_utf8(outer.stats("/;csv").body).unwrap();
     assert!(csv.contains(",L6RSP,"), "{csv}");
     outer.wait_for(&[("s1", "down")]);
+}
+
+#[test]
+fn an_agent_looks_at_its_app_over_tls() {
+    let (site, origin) = (Site::new(), Origin::saying("hello"));
+    let inner = site.serve(&origin, &[]);
+    let app = inner.https.unwrap();
+    for check in ["tcp", "http:/"] {
+        let outer = Balancer::start(&["--server-ca", &site.path("ca.pem")]);
+        let own = "127.0.0.1:0".parse().unwrap();
+        let mut args = agent("s1", &outer.gossip.to_string(), app, own);
+        let flags = ["--tag", "tls=1", "--tag", "sni=a.example", "--check", check];
+        args.extend(flags.map(str::to_owned));
+        let _agent = Process::start(&args);
+        outer.wait_for(&[("s1", "up")]);
+        assert_eq!(outer.connect().get(&[]).unwrap().body, b"hello", "{check}");
+    }
 }
 
 #[test]
