@@ -510,6 +510,7 @@ mod tests {
             ("--server", "s/1=a:1", "a name is made of letters"),
             ("--server", "s1=a:0", "such as s1="),
             ("--server", "s1=a:1,weight=300", "from 0 to 256"),
+            ("--server", "s1=a:1,weight=3,weight=4", "give it once"),
             ("--server", "s1=a:1,wieght=3", "unknown key \"wieght\""),
             ("--server", "s1=a:1,maxconn=x", "0 for as many as come"),
             ("--rate-limit", "20/s", "such as 20 or 20:100"),

@@ -217,8 +217,13 @@ impl FromStr for ServerArg {
             fall: None,
             tags: BTreeMap::new(),
         };
+        let mut given = Vec::new();
         for pair in parts {
             let (key, value) = pair.split_once('=').ok_or(EXPECTED)?;
+            if given.contains(&key) {
+                return Err(format!("{key} is there twice: give it once"));
+            }
+            given.push(key);
             server.set(key, value)?;
         }
         Ok(server)
