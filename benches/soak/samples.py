@@ -61,7 +61,8 @@ def graph(samples, title):
     """An SVG with a line for each thing that was watched."""
     width, height, left, gap = 720, 90, 90, 34
     pairs = zip(samples, samples[1:])
-    rate = [0, *((after[5] - before[5]) / (after[0] - before[0]) for before, after in pairs)]
+    # Samples are a second apart, or less where one was late.
+    rate = [0, *((after[5] - before[5]) / max(after[0] - before[0], 1) for before, after in pairs)]
     charts = [
         ("memory, MiB", "#1f77b4", [row[1] / 1024 for row in samples]),
         ("descriptors", "#2ca02c", [row[2] for row in samples]),
