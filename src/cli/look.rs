@@ -149,6 +149,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_warms_up_says_how_far_it_is() {
+        let list = [
+            json!({ "name": "s1", "throttle_percent": 5 }),
+            json!({ "name": "s2" }),
+        ];
+        let table = table(SERVERS, &list);
+        let rows: Vec<&str> = table.lines().collect();
+        assert!(rows[0].contains("THROTTLE"), "{table}");
+        assert!(rows[1].contains("5%") && !rows[2].contains('%'), "{table}");
+    }
+
+    #[test]
     fn a_cell_cannot_steer_the_terminal() {
         assert_eq!(text(&json!("a\u{1b}[2Jb")), "a[2Jb");
     }

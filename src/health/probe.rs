@@ -313,6 +313,13 @@ mod tests {
         (report, server.await.unwrap())
     }
 
+    #[test]
+    fn a_request_over_http2_has_its_scheme_and_one_over_http1_none() {
+        let uri = |http2| request(&http(), http2, "s1:1").unwrap().uri().to_string();
+        assert_eq!(uri(Some("https")), "https://s1:1/health?deep=1");
+        assert_eq!(uri(None), "/health?deep=1");
+    }
+
     #[tokio::test]
     async fn a_listener_passes_a_tcp_check() {
         let (_listener, addr) = listen().await;

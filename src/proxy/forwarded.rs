@@ -400,6 +400,26 @@ mod tests {
     }
 
     #[test]
+    fn whatever_becomes_of_the_fields_a_trusted_proxy_knows_how_it_was_asked() {
+        let head = b"GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-proto: https\r\n\r\n";
+        for how in [
+            ForwardedFor::Append,
+            ForwardedFor::Replace,
+            ForwardedFor::Off,
+        ] {
+            let policy = policy(how, &["10.0.0.0/8"], false);
+            let asked_securely = |peer: &str| {
+                let local = "10.0.0.1:80".parse().unwrap();
+                let origin = Origin::new(&policy, "http", peer.parse().unwrap(), local);
+                let asked = Request::read(head, |request| origin.was_asked_securely(request));
+                asked.unwrap().unwrap()
+            };
+            assert!(asked_securely(PROXY), "{how:?}");
+            assert!(!asked_securely(CLIENT), "{how:?}");
+        }
+    }
+
+    #[test]
     fn a_trusted_proxy_is_believed_and_what_it_does_not_say_is_said() {
         let append = policy(ForwardedFor::Append, &["10.0.0.0/8"], false);
         assert_eq!(

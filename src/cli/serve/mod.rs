@@ -504,6 +504,13 @@ mod tests {
     }
 
     #[test]
+    fn authorities_that_nobody_would_look_at_are_refused() {
+        let flags = ["--server-ca", "ca.pem", "--server-verify", "none"];
+        let why = parse(&flags).unwrap().connector().unwrap_err();
+        assert!(why.contains("give one of them"), "{why}");
+    }
+
+    #[test]
     fn wrong_values_say_what_would_be_right() {
         for (flag, value, hint) in [
             ("--server", "s1", "such as s1=10.0.0.5:3000"),
@@ -535,7 +542,10 @@ mod tests {
             ("--advertise", "ha", "such as 10.0.0.5"),
             ("--admin", "9999", "unix:/run/tidings.sock"),
             ("--stats-auth", "admin", "such as admin:secret"),
+            ("--http", "8080", "such as 0.0.0.0:8080"),
+            ("--gossip", "localhost:7946", "such as 0.0.0.0:8080"),
             ("--https", "0.0.0.0:443", "--tls-cert <PATH>"),
+            ("--tls-client-verify", "required", "--tls-client-ca <PATH>"),
             ("--tls-cert", "/tls", "--https <ADDR:PORT>"),
             ("--tls-min-version", "1.1", "possible values: 1.2, 1.3"),
             ("--hsts", "365", "such as 365d"),

@@ -21,7 +21,10 @@ use super::{
     origin::{Http2Origin, by_hand},
     run,
 };
-use crate::support::origin::{Origin, Visit};
+use crate::support::{
+    cluster::Balancer,
+    origin::{Origin, Visit},
+};
 
 /// What is sent whole before anything is heard of it.
 const SMALL: usize = 20_000;
@@ -57,6 +60,28 @@ fn refusing(after: usize) -> (Http2Origin, Arc<AtomicUsize>) {
         }
     });
     (origin, refused)
+}
+
+/// A server that refuses and one that echoes, with a balancer before them.
+struct Pair {
+    balancer: Balancer,
+    refused: Arc<AtomicUsize>,
+    origin: Origin,
+    _refusing: Http2Origin,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let (refusing, refused) = refusing(SMALL);
+        let origin = Origin::start(echo);
+        let flags = ["--server", &origin.named("s2")];
+        Self {
+            balancer: before_all_http2(&[refusing.addr], &flags),
+            refused,
+            origin,
+            _refusing: refusing,
+        }
+    }
 }
 
 async fn take(from: &mut RecvStream, bytes: usize) -> Result<(), h2::Error> {
@@ -110,12 +135,9 @@ fn a_post_that_crosses_the_word_of_a_servers_end_goes_over_a_new_connection() {
 
 #[test]
 fn a_post_that_one_server_refuses_is_answered_by_another() {
-    let (refusing, refused) = refusing(SMALL);
-    let origin = Origin::start(echo);
-    let other = origin.named("s2");
-    let balancer = before_all_http2(&[refusing.addr], &["--server", &other]);
+    let pair = Pair::start();
     run(async {
-        let client = Client::connect(balancer.http).await;
+        let client = Client::connect(pair.balancer.http).await;
         let body = content(SMALL);
         for _ in 0..4 {
             let (response, mut upload) = client.begin(post("/"), false).await.unwrap();
@@ -125,33 +147,30 @@ fn a_post_that_one_server_refuses_is_answered_by_another() {
             is_echo(&read(response).await.unwrap(), &body);
         }
     });
-    let body = String::from_utf8_lossy(&origin.seen()[0].body).into_owned();
+    let body = String::from_utf8_lossy(&pair.origin.seen()[0].body).into_owned();
     assert!(body.ends_with("0\r\nx-check: 9\r\n\r\n"));
     let text = String::from_utf8(content(SMALL).iter().map(|it| it % 64 + 32).collect()).unwrap();
     for _ in 0..4 {
-        let answer = balancer.connect().post(&text).unwrap();
+        let answer = pair.balancer.connect().post(&text).unwrap();
         assert_eq!(answer.status, 200);
         assert!(answer.body == text.as_bytes());
     }
-    assert_eq!(origin.seen().len(), 8);
-    assert!(refused.load(Relaxed) >= 2, "it was asked");
+    assert_eq!(pair.origin.seen().len(), 8);
+    assert!(pair.refused.load(Relaxed) >= 2, "it was asked");
 }
 
 #[test]
 fn a_body_that_is_still_coming_goes_on_to_the_next_server() {
-    let (refusing, refused) = refusing(SMALL);
-    let origin = Origin::start(echo);
-    let other = origin.named("s2");
-    let balancer = before_all_http2(&[refusing.addr], &["--server", &other]);
+    let pair = Pair::start();
     run(async {
-        let client = Client::connect(balancer.http).await;
+        let client = Client::connect(pair.balancer.http).await;
         let body = Bytes::from(content(LARGE));
-        while refused.load(Relaxed) == 0 {
+        while pair.refused.load(Relaxed) == 0 {
             let (response, mut upload) = client.begin(post("/"), false).await.unwrap();
             upload.send_data(body.slice(..SMALL), false).unwrap();
             // The word of a refusal has been heard only once the next has it.
-            let reached = origin.seen().len();
-            while origin.seen().len() == reached {
+            let reached = pair.origin.seen().len();
+            while pair.origin.seen().len() == reached {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             upload.send_data(body.slice(SMALL..), true).unwrap();
